@@ -1,0 +1,191 @@
+"""The nouns of raylab.
+
+Everything that two rooms of the house talk about is defined here, and this module imports nothing of
+ours, so that any of them may use it. It needs numpy only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Status = Literal["ok", "failed", "skipped"]
+Value = float | int | str | None
+
+# The perturbation that leaves a layer as it is. Its rows carry the spectra of the trained layers.
+ORIGINAL = "original"
+
+
+def digest(thing: object, size: int = 12) -> str:
+    """Hex BLAKE2b digest (2 * `size` characters) of anything JSON can write; key order does not matter."""
+    text = json.dumps(thing, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of a model: a place that holds a weight tensor of two or more dimensions."""
+
+    name: str  # dotted module path, "fc1"
+    index: int  # position in the order of the forward pass, from 0
+    kind: str  # "linear", "hf_conv1d", "conv2d", "embedding"
+    shape: tuple[int, ...]  # of the weight tensor as the model stores it
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """One parameter tensor of a layer, with what a perturbation may make of it."""
+
+    layer: Layer
+    parameter: str  # "weight" or "bias"
+    trained: Array
+    initial: Array | None  # theta_0, or None where it was never published
+    draw: Callable[[np.random.Generator], Array]  # a fresh tensor from the law of the initialisation
+
+
+class Perturbation(Protocol):
+    """What takes the place of a trained parameter tensor: same shape, same dtype."""
+
+    def __call__(self, weights: LayerWeights, rng: np.random.Generator, /) -> Array: ...
+
+
+@dataclass(kw_only=True)
+class SpectralOptions:
+    """How weights become eigenvalues and eigenvalues become a power law. Changes the answer; is part of a row."""
+
+    estimator: str = "ks"  # minimise the KS distance over xmin (Clauset et al. 2009), the field's alpha
+    small_sample: str = (
+        "oracle"  # below 20 eigenvalues: "oracle" = weightwatcher 0.7.7, "standard" = the same rule as above 20
+    )
+    threshold: float = 1e-5  # eigenvalues at or below it never enter a fit
+    threshold_kind: str = (
+        "absolute"  # "absolute" (parity) or "relative" (times the largest eigenvalue; scale invariant)
+    )
+    conv: str = "pooled"  # treatment of convolutions: "pooled", "slices", "reshape", "fft"
+    dtype: str = "float64"  # of the Gram matrix and its eigenvalues: "float64" or "float32"
+    device: str = "auto"  # "auto" (a GPU when there is one), "cpu", "cuda"
+    min_evals: int = 8  # a layer with fewer eigenvalues is listed as skipped
+    max_evals: int = 15_000
+    max_N: int = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Spectrum:
+    """The empirical spectral density (ESD) of one layer."""
+
+    evals: NDArray[np.float64]  # ascending eigenvalues of W^T W, not divided by N; shape (num_evals,)
+    N: int  # the longer side
+    M: int  # the shorter side
+    layer: Layer | None = None
+    matrices: Array | None = None  # (slices, rows, cols), what `evals` were computed from; for the permuted control
+    options: SpectralOptions = field(default_factory=SpectralOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class PowerLawFit:
+    """rho(lambda) ~ lambda^-alpha for lambda >= xmin. A fit that fails has a status and NaN, never -1."""
+
+    alpha: float
+    xmin: float
+    xmax: float
+    D: float  # Kolmogorov-Smirnov distance of the tail
+    sigma: float  # (alpha - 1) / sqrt(num_tail)
+    num_tail: int  # eigenvalues >= xmin
+    status: str  # "ok", or why there is no fit
+
+
+# A metric is a plain function: one number (the column takes the function's name) or several with their names.
+Metric = Callable[[Spectrum], "float | Mapping[str, Value]"]
+
+
+@dataclass(kw_only=True)
+class Recipe:
+    """Plain stochastic gradient descent."""
+
+    learning_rate: float = 0.05
+    batch_size: int = 256
+    epochs: int = 12
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What identifies a piece of work. Two trials with the same id have the same answer."""
+
+    experiment: str
+    model: str  # a name to read: "fcn-512x5"
+    replicate: int  # which of the models trained alike, from 0
+    checkpoint: str  # digest of all that determines the weights: a recipe and its seed, or a file's content
+    data: str  # revision of the evaluation data
+    layer: str | None  # None: the whole, unperturbed model (the baseline)
+    perturbation: str
+    draw: int  # which repetition of the perturbation
+    seed: int
+    metrics: str  # digest of the metrics, their options and version
+
+    @property
+    def id(self) -> str:
+        return digest(asdict(self))
+
+    def rng(self, purpose: str = "") -> np.random.Generator:
+        """The trial's own generator: the same numbers whatever the order, the node or the number of workers."""
+        return np.random.default_rng([self.seed, int(digest([self.id, purpose]), 16)])
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """What became of a trial. `values` holds one entry a column that the experiment declares."""
+
+    trial: Trial
+    status: Status
+    values: Mapping[str, Value]
+    error: str | None = None  # the traceback of a failed trial, the reason of a skipped one
+    seconds: float = 0.0  # of work, over all stages, without waiting
+    host: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A trial between evaluation and measurement: the result so far, and the weights still to be measured."""
+
+    result: TrialResult
+    layer: Layer | None = None
+    weights: Array | None = None
+
+
+Group = tuple[Trial, ...]
+
+
+class Experiment(Protocol):
+    """Which trials there are, and what one of them computes. Picklable; knows nothing of how work is spread."""
+
+    columns: Mapping[str, type]  # name -> float, int or str of every value its results may carry
+    prepare_batch: int  # groups prepared in one go: 1 on a CPU core, many on a GPU
+
+    def trials(self) -> Sequence[Trial]:
+        """Every trial of the experiment, in the order they should be worked."""
+        ...
+
+    def groups(self, pending: Sequence[Trial]) -> Sequence[Group]:
+        """Trials that one worker should do in one go, because they share a model and its activations."""
+        ...
+
+    def prepare(self, groups: Sequence[Group]) -> list[Any]:
+        """What each group needs before its trials can run, such as a trained model."""
+        ...
+
+    def run(self, group: Group, prepared: Any) -> Iterator[Outcome]:
+        """Evaluate the trials of a group, one at a time."""
+        ...
+
+    def measure(self, outcome: Outcome) -> TrialResult:
+        """The spectral part of a trial, done where the eigensolver is."""
+        ...
