@@ -60,9 +60,8 @@ class Registry(Generic[T]):
 
         def enter(item: T) -> T:
             if name in self._items:
-                raise ValueError(
-                    f"two owners of the {self.kind} '{name}': {_owner(self._items[name])} and {_owner(item)}"
-                )
+                owners = f"{_owner(self._items[name])} and {_owner(item)}"
+                raise ValueError(f"two owners of the {self.kind} '{name}': {owners}")
             self._items[name] = item
             return item
 

@@ -53,7 +53,9 @@ class LayerWeights:
 class Perturbation(Protocol):
     """What takes the place of a trained parameter tensor: same shape, same dtype."""
 
-    def __call__(self, weights: LayerWeights, rng: np.random.Generator, /) -> Array: ...
+    def __call__(self, weights: LayerWeights, rng: np.random.Generator, /) -> Array:
+        """The new tensor."""
+        ...
 
 
 @dataclass(kw_only=True)
@@ -65,9 +67,7 @@ class SpectralOptions:
         "oracle"  # below 20 eigenvalues: "oracle" = weightwatcher 0.7.7, "standard" = the same rule as above 20
     )
     threshold: float = 1e-5  # eigenvalues at or below it never enter a fit
-    threshold_kind: str = (
-        "absolute"  # "absolute" (parity) or "relative" (times the largest eigenvalue; scale invariant)
-    )
+    threshold_kind: str = "absolute"  # (parity) or "relative": times the largest eigenvalue, scale invariant
     conv: str = "pooled"  # treatment of convolutions: "pooled", "slices", "reshape", "fft"
     dtype: str = "float64"  # of the Gram matrix and its eigenvalues: "float64" or "float32"
     device: str = "auto"  # "auto" (a GPU when there is one), "cpu", "cuda"
@@ -85,6 +85,7 @@ class Spectrum:
     M: int  # the shorter side
     layer: Layer | None = None
     matrices: Array | None = None  # (slices, rows, cols), what `evals` were computed from; for the permuted control
+    seed: int = 0  # of metrics that need randomness (the permuted control, bootstrap)
     options: SpectralOptions = field(default_factory=SpectralOptions)
 
 
@@ -133,6 +134,7 @@ class Trial:
 
     @property
     def id(self) -> str:
+        """Digest of every field, 24 hex characters."""
         return digest(asdict(self))
 
     def rng(self, purpose: str = "") -> np.random.Generator:
