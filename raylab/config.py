@@ -1,0 +1,194 @@
+"""The typed schema of conf/: every knob with its type, unit and meaning; and how a command line becomes a Config.
+
+With run.py the only user of Hydra. A typo in a key or a value of the wrong type ends here, in one line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from raylab.errors import UserError
+from raylab.registry import suggest
+from raylab.types import ORIGINAL, Recipe, SpectralOptions, digest
+
+
+@dataclass(kw_only=True)
+class ClusterConfig:
+    """Where the work runs."""
+
+    backend: str = "ray"  # "ray", or "inline": in this process, one trial after another (for a debugger)
+    address: str = "local"  # "local" starts Ray here and joins nothing; "auto" or an address joins a cluster
+    workers: int | None = None  # tasks at a time when address is "local"; null: one a core (or one a GPU share)
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float = 0.0  # fractions share a GPU
+    eigen_actors: int | None = None  # null: one for every four workers, at least one
+    gpus_per_eigen_actor: float = 0.0
+    object_store_gb: float = 0.5  # shared memory for the data and the weights on their way, when address is "local"
+    retries: int = 3  # of a task whose worker or node died
+
+
+@dataclass(kw_only=True)
+class Config:
+    """One run."""
+
+    name: str  # of the experiment; set by conf/experiment/*.yaml
+    kind: str = "perturb_layers"  # which class of raylab.experiments
+    results: str = "results/${name}"  # folder
+    seed: int = 0
+    plan: bool = False  # show the plan and stop
+    progress: str = "auto"  # "auto" (rich on a terminal, else plain), "rich", "plain", "none"
+
+    models: int = 1  # how many models are trained alike, each from its own initialisation
+    stack: int = 1  # models trained together by one worker: 1 on a CPU core, 25 to 100 on a GPU
+    model: dict[str, Any] = field(default_factory=dict)  # _target_ and its arguments; name: what rows call it
+    data: dict[str, Any] = field(default_factory=dict)  # _target_ and its arguments
+    train: Recipe = field(default_factory=Recipe)
+    batch_size: int = 2500  # samples a forward pass in evaluation; halved when memory runs out
+    layers: list[str] = field(default_factory=lambda: ["*"])  # globs over layer names
+    perturbations: list[str] = field(default_factory=lambda: [ORIGINAL])
+    draws: int = 1  # repetitions of each random perturbation
+    similarity: bool = True  # compare each layer's output with the original's
+    metrics: list[str] = field(default_factory=lambda: ["standard", "marchenko_pastur", "randomized"])
+    spectral: SpectralOptions = field(default_factory=SpectralOptions)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+
+# What may differ between two commands that add to one results folder: how much is run, and where; never what a row means.
+_AXES = frozenset({"models", "layers", "perturbations", "draws"})
+_INCIDENTAL = frozenset({"results", "plan", "progress", "cluster", "stack", "batch_size"})
+
+
+def answer_digest(config: dict[str, Any]) -> str:
+    """Digest of everything in a config that changes an answer."""
+    return digest({key: value for key, value in config.items() if key not in _INCIDENTAL})
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What makes the rows of two configs incomparable, as "train.epochs: 12 -> 3"."""
+    skip = _AXES | _INCIDENTAL
+    before = {key: value for key, value in _flat(old).items() if key.split(".")[0] not in skip}
+    after = {key: value for key, value in _flat(new).items() if key.split(".")[0] not in skip}
+    keys = sorted(before.keys() | after.keys())
+    return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
+
+
+def conf_dir() -> Path:
+    """The folder of the shipped configuration: beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise UserError("raylab's conf/ folder is missing from this installation: install raylab again.")
+
+
+def groups() -> dict[str, list[str]]:
+    """The groups of conf/ and what each offers."""
+    folders = sorted(path for path in conf_dir().iterdir() if path.is_dir())
+    return {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders}
+
+
+def about(group: str, name: str) -> str:
+    """What a file of conf/ says of itself in its last comment line."""
+    lines = (conf_dir() / group / f"{name}.yaml").read_text().splitlines()
+    comments = [line[1:].strip() for line in lines if line.startswith("#") and "@package" not in line]
+    return comments[-1] if comments else ""
+
+
+def compose(overrides: Sequence[str], extra_dir: str | None = None) -> tuple[Config, dict[str, Any]]:
+    """The Config of a command line, typed and as a plain dict. Raises UserError on anything Hydra refuses."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    ConfigStore.instance().store(name="schema", node=Config)
+    search = [f"hydra.searchpath=[file://{Path(extra_dir).resolve()}]"] if extra_dir else []
+    if extra_dir and not Path(extra_dir).is_dir():
+        raise UserError(
+            f"--config-dir {extra_dir} is no folder: give one that holds experiment/NAME.yaml and the like."
+        )
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="raylab"):
+            composed = hydra_compose("config", overrides=[*overrides, *search])
+        config = OmegaConf.to_object(composed)
+        plain = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_explain(error)) from error
+    settings: dict[str, Any] = {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}
+    _refuse_extra(settings)
+    assert isinstance(config, Config)
+    _check(config)
+    return config, settings
+
+
+def _check(config: Config) -> None:
+    """What types cannot say."""
+    positive = {"models": config.models, "stack": config.stack, "draws": config.draws, "batch_size": config.batch_size}
+    positive |= {"train.epochs": config.train.epochs, "train.batch_size": config.train.batch_size}
+    for key, value in positive.items():
+        if value < 1:
+            raise UserError(f"{key}={value} must be at least 1.")
+    if config.seed < 0:
+        raise UserError(f"seed={config.seed} must not be negative.")
+    if config.cluster.workers is not None and config.cluster.workers < 1:
+        raise UserError(f"cluster.workers={config.cluster.workers} must be at least 1, or null for one a core.")
+    choices = {
+        "cluster.backend": (config.cluster.backend, ("ray", "inline")),
+        "progress": (config.progress, ("auto", "rich", "plain", "none")),
+        "spectral.dtype": (config.spectral.dtype, ("float64", "float32")),
+        "spectral.device": (config.spectral.device, ("auto", "cpu", "cuda")),
+    }
+    for key, (value, known) in choices.items():
+        if value not in known:
+            raise UserError(f"{key}={value} is not known.{suggest(value, known)}")
+
+
+def _explain(error: Exception) -> str:
+    """Hydra's many lines, as one."""
+    text = str(error)
+    if missing := re.search(r"Could not find '([^']+)/([^']+)'", text):
+        group, name = missing.groups()
+        return f"Unknown {group} '{name}'.{suggest(name, groups().get(group, []))}"
+    if unknown := re.search(r"Could not override '([^']+)'", text):
+        return _unknown_key(unknown[1])
+    if "See https" in text or "override '" in text:  # the grammar of an override
+        return f"Cannot read an override: {text.splitlines()[0].rstrip('.')}. Write key=value, quoted where it has brackets."
+    reason = str(error.__cause__ or text).splitlines()[0].rstrip(".")
+    where = text.splitlines()[0].removeprefix("Error merging override ").rstrip(".")
+    return f"Bad value in {where}: {reason}." if error.__cause__ else f"{reason}."
+
+
+def _unknown_key(key: str) -> str:
+    parent, _, leaf = key.rpartition(".")
+    owner = _SECTIONS.get(parent)
+    if owner is None:
+        return f"Unknown key '{key}': the chosen {parent} has no '{leaf}' (add it with +{key}=... if its _target_ takes it)."
+    return f"Unknown key '{key}'.{suggest(leaf, owner.__dataclass_fields__)}"
+
+
+def _refuse_extra(config: dict[str, Any]) -> None:
+    """What `+key=value` put where the schema has no such key: Hydra lets it pass, and nothing would read it."""
+    for parent, owner in _SECTIONS.items():
+        section = config[parent] if parent else config
+        for key in section:
+            if key not in owner.__dataclass_fields__:
+                raise UserError(_unknown_key(f"{parent}.{key}" if parent else key))
+
+
+_SECTIONS: dict[str, Any] = {"": Config, "cluster": ClusterConfig, "train": Recipe, "spectral": SpectralOptions}
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
