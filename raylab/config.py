@@ -57,7 +57,7 @@ class Config:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
-# What may differ between two commands that add to one results folder: how much is run, and where; never what a row means.
+# What may differ between two commands that add to one results folder: how much is run, and where, never what a row says.
 _AXES = frozenset({"models", "layers", "perturbations", "draws"})
 _INCIDENTAL = frozenset({"results", "plan", "progress", "cluster", "stack", "batch_size"})
 
@@ -158,7 +158,8 @@ def _explain(error: Exception) -> str:
     if unknown := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(unknown[1])
     if "See https" in text or "override '" in text:  # the grammar of an override
-        return f"Cannot read an override: {text.splitlines()[0].rstrip('.')}. Write key=value, quoted where it has brackets."
+        first = text.splitlines()[0].rstrip(".")
+        return f"Cannot read an override: {first}. Write key=value, quoted where it has brackets."
     reason = str(error.__cause__ or text).splitlines()[0].rstrip(".")
     where = text.splitlines()[0].removeprefix("Error merging override ").rstrip(".")
     return f"Bad value in {where}: {reason}." if error.__cause__ else f"{reason}."
@@ -168,7 +169,8 @@ def _unknown_key(key: str) -> str:
     parent, _, leaf = key.rpartition(".")
     owner = _SECTIONS.get(parent)
     if owner is None:
-        return f"Unknown key '{key}': the chosen {parent} has no '{leaf}' (add it with +{key}=... if its _target_ takes it)."
+        hint = f"add it with +{key}=... if its _target_ takes it"
+        return f"Unknown key '{key}': the chosen {parent} has no '{leaf}' ({hint})."
     return f"Unknown key '{key}'.{suggest(leaf, owner.__dataclass_fields__)}"
 
 
