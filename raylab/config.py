@@ -57,7 +57,7 @@ class Config:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
-# What may differ between two commands that add to one results folder: how much is run, and where, never what a row says.
+# What may differ between two commands that add to one results folder: how much is run, and where; never a row.
 _AXES = frozenset({"models", "layers", "perturbations", "draws"})
 _INCIDENTAL = frozenset({"results", "plan", "progress", "cluster", "stack", "batch_size"})
 

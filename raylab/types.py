@@ -29,6 +29,11 @@ def digest(thing: object, size: int = 12) -> str:
     return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()
 
 
+def generator(seed: int, *identity: object) -> np.random.Generator:
+    """The generator that belongs to a seed and an identity: never global, the same in every process."""
+    return np.random.default_rng([seed, int(digest(identity), 16)])
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
     """One layer of a model: a place that holds a weight tensor of two or more dimensions."""
@@ -139,7 +144,7 @@ class Trial:
 
     def rng(self, purpose: str = "") -> np.random.Generator:
         """The trial's own generator: the same numbers whatever the order, the node or the number of workers."""
-        return np.random.default_rng([self.seed, int(digest([self.id, purpose]), 16)])
+        return generator(self.seed, self.id, purpose)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,24 +175,19 @@ class Experiment(Protocol):
     """Which trials there are, and what one of them computes. Picklable; knows nothing of how work is spread."""
 
     columns: Mapping[str, type]  # name -> float, int or str of every value its results may carry
-    prepare_batch: int  # groups prepared in one go: 1 on a CPU core, many on a GPU
 
     def trials(self) -> Sequence[Trial]:
         """Every trial of the experiment, in the order they should be worked."""
         ...
 
     def groups(self, pending: Sequence[Trial]) -> Sequence[Group]:
-        """Trials that one worker should do in one go, because they share a model and its activations."""
+        """Trials that one worker should do in one go, because they share models and their activations."""
         ...
 
-    def prepare(self, groups: Sequence[Group]) -> list[Any]:
-        """What each group needs before its trials can run, such as a trained model."""
+    def run(self, group: Group) -> Iterator[Outcome]:
+        """Evaluate the trials of a group, one at a time. A trial that fails is an outcome too."""
         ...
 
-    def run(self, group: Group, prepared: Any) -> Iterator[Outcome]:
-        """Evaluate the trials of a group, one at a time."""
-        ...
-
-    def measure(self, outcome: Outcome) -> TrialResult:
-        """The spectral part of a trial, done where the eigensolver is."""
+    def measure(self, outcomes: Sequence[Outcome]) -> list[TrialResult]:
+        """The spectral part of some trials, done where the eigensolver is."""
         ...

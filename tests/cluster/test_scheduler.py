@@ -1,0 +1,74 @@
+import os
+
+import pytest
+
+from raylab.cluster import inline
+from raylab.cluster.preflight import ray_session, window
+from raylab.errors import UserError
+from raylab.types import TrialResult
+from tests.cluster.toy import Toy
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def ray_here():
+    with ray_session("local", workers=2, object_store_gb=0.2):
+        yield
+
+
+def run(experiment: Toy, **options) -> list[TrialResult]:
+    from raylab.cluster.scheduler import Scheduler
+
+    scheduler = Scheduler(experiment, window=3, **options)
+    return [result for batch in scheduler.stream(experiment.trials()) for result in batch]
+
+
+def values(results: list[TrialResult]) -> dict[str, tuple[str, float | None]]:
+    assert len({result.trial.id for result in results}) == len(results), "a trial came back twice"
+    return {r.trial.id: (r.status, r.values.get("sigma_max")) for r in results}
+
+
+def expected(experiment: Toy) -> dict[str, tuple[str, float | None]]:
+    return values([result for batch in inline.stream(experiment, experiment.trials()) for result in batch])
+
+
+@pytest.mark.parametrize("actors", [1, 2])
+def test_gives_what_one_process_gives(ray_here, actors):
+    experiment = Toy(count=40, size=5)
+    assert values(run(experiment, eigen_actors=actors)) == expected(experiment)
+
+
+def test_a_group_that_raises_fails_only_what_it_had_not_given(ray_here):
+    experiment = Toy(count=12, size=4, raises_in=1)
+    results = run(experiment)
+    failed = [result for result in results if result.status == "failed"]
+    assert len(results) == 12 and len(failed) == 2
+    assert all(result.trial.replicate == 1 and "no such luck" in (result.error or "") for result in failed)
+
+
+def test_a_killed_worker_loses_and_doubles_nothing(ray_here, tmp_path):
+    experiment = Toy(count=24, size=6, dies_once_in=2, scratch=str(tmp_path))
+    results = values(run(experiment))
+    assert (tmp_path / "worker.died").exists(), "the worker was never killed: the test shows nothing"
+    assert results == expected(experiment)
+
+
+def test_a_killed_eigensolver_loses_and_doubles_nothing(ray_here, tmp_path):
+    experiment = Toy(count=24, size=6, measurer_dies_once=True, scratch=str(tmp_path))
+    results = values(run(experiment, eigen_actors=2))
+    assert (tmp_path / "measurer.died").exists(), "the actor was never killed: the test shows nothing"
+    assert results == expected(experiment)
+
+
+def test_refuses_what_no_node_can_hold(ray_here):
+    with pytest.raises(UserError, match="No node can hold a worker of 1 CPUs and 4 GPUs"):
+        window(cpus_per_worker=1, gpus_per_worker=4)
+    assert window(cpus_per_worker=0.5, gpus_per_worker=0, extra=0) == 4
+
+
+def test_workers_compute_with_one_thread(ray_here):
+    import ray
+
+    threads = ray.get(ray.remote(lambda: os.environ["OMP_NUM_THREADS"]).remote())
+    assert threads == "1"

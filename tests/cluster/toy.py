@@ -1,0 +1,69 @@
+"""A small experiment with real work and real ways to fail, importable by Ray workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from raylab.types import Group, Outcome, Trial, TrialResult
+
+
+@dataclass
+class Toy:
+    """`count` trials in groups of `size`; the value of a trial is the top singular value of its own random matrix."""
+
+    count: int = 12
+    size: int = 4
+    seconds: float = 0.0
+    raises_in: int | None = None  # the replicate whose group raises half way
+    dies_once_in: int | None = None  # the replicate whose worker is killed the first time
+    measurer_dies_once: bool = False
+    scratch: str = "."
+    columns: ClassVar = {"sigma_max": float}
+
+    def trials(self) -> list[Trial]:
+        return [
+            Trial("toy", "toy", i // self.size, "c", "d", f"fc{i % self.size}", "rerandomize", 0, 0, "m")
+            for i in range(self.count)
+        ]
+
+    def groups(self, pending: Sequence[Trial]) -> list[Group]:
+        by_model: dict[int, list[Trial]] = {}
+        for trial in pending:
+            by_model.setdefault(trial.replicate, []).append(trial)
+        return [tuple(group) for group in by_model.values()]
+
+    def run(self, group: Group) -> Iterator[Outcome]:
+        for position, trial in enumerate(group):
+            if position == len(group) // 2:
+                self._misbehave(trial.replicate)
+            time.sleep(self.seconds)
+            yield Outcome(TrialResult(trial, "ok", {}), weights=trial.rng().standard_normal((30, 20)))
+
+    def measure(self, outcomes: Sequence[Outcome]) -> list[TrialResult]:
+        if self.measurer_dies_once:
+            self._die_once("measurer")
+        return [
+            replace(outcome.result, values={"sigma_max": float(np.linalg.svd(outcome.weights)[1][0])})
+            for outcome in outcomes
+            if outcome.weights is not None
+        ]
+
+    def _misbehave(self, replicate: int) -> None:
+        if replicate == self.raises_in:
+            raise RuntimeError("no such luck")
+        if replicate == self.dies_once_in:
+            self._die_once("worker")
+
+    def _die_once(self, who: str) -> None:
+        mark = Path(self.scratch) / f"{who}.died"
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
