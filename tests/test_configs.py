@@ -1,0 +1,80 @@
+"""Every shipped experiment composes; every mistake in a command is one line that says what to do."""
+
+import pytest
+
+from raylab import config
+from raylab.errors import UserError
+
+EXPERIMENTS = config.groups()["experiment"]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_shipped_experiment_composes(name):
+    composed, settings = config.compose([f"experiment={name}"])
+    assert composed.name == name and composed.results == f"results/{name}"
+    assert settings["name"] == name and isinstance(settings["train"], dict)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_file_opens_with_its_command(name):
+    lines = (config.conf_dir() / "experiment" / f"{name}.yaml").read_text().splitlines()
+    assert lines[1].startswith("# python -m raylab.run")
+    assert config.about("experiment", name)
+
+
+@pytest.mark.parametrize("group", sorted(config.groups()))
+def test_every_choice_of_every_group_composes(group):
+    for name in config.groups()[group]:
+        config.compose([f"{group}={name}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("experiment=digit", "Unknown experiment 'digit'. Did you mean 'digits'?"),
+        ("modles=3", "Unknown key 'modles'. Did you mean 'models'?"),
+        ("+modles=3", "Unknown key 'modles'. Did you mean 'models'?"),
+        ("train.epoch=3", "Unknown key 'train.epoch'. Did you mean 'epochs'?"),
+        ("+cluster.worker=3", "Unknown key 'cluster.worker'. Did you mean 'workers'?"),
+        ("models=many", "Bad value in models=many: Value 'many' of type 'str' could not be converted to Integer."),
+        ("models=0", "models=0 must be at least 1."),
+        ("seed=-1", "seed=-1 must not be negative."),
+        ("cluster=slurm", "Unknown cluster 'slurm'. Available: gpu, inline, local, ray."),
+        ("cluster.backend=inlin", "Did you mean 'inline'?"),
+        ("data.rot=x", "the chosen data has no 'rot'"),
+        ("models", "Write key=value"),
+        ("seed=[1", "Write key=value"),
+    ],
+)
+def test_a_mistake_is_one_line_that_helps(override, says):
+    with pytest.raises(UserError) as error:
+        config.compose([override])
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_later_override_wins_over_the_experiment():
+    assert config.compose(["experiment=fcn_mnist", "models=3", "model.depth=2"])[0].models == 3
+
+
+def test_an_own_experiment_from_an_own_folder(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nname: mine\nmodels: 7\n")
+    composed, _ = config.compose(["experiment=mine"], extra_dir=str(tmp_path))
+    assert (composed.name, composed.models) == ("mine", 7)
+    with pytest.raises(UserError, match="is no folder"):
+        config.compose([], extra_dir=str(tmp_path / "nowhere"))
+
+
+def test_only_what_changes_an_answer_changes_its_digest():
+    def digest(*overrides: str) -> str:
+        return config.answer_digest(config.compose(overrides)[1])
+
+    assert digest() == digest("results=elsewhere", "cluster.workers=4", "progress=none", "stack=3")
+    assert len({digest(), digest("seed=1"), digest("train.epochs=2"), digest("spectral=oracle")}) == 4
+
+
+def test_a_folder_takes_more_of_the_same_study_but_no_other():
+    base = config.compose([])[1]
+    assert config.differences(base, config.compose(["models=40", "cluster.workers=1"])[1]) == []
+    assert config.differences(base, config.compose(["train.epochs=2"])[1]) == ["train.epochs: 30 -> 2"]
