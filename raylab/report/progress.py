@@ -1,0 +1,158 @@
+"""How far a run is: a live bar on a terminal, a line now and then where there is none, or nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from raylab.types import TrialResult
+
+Kind = Literal["auto", "rich", "plain", "none"]
+
+
+@dataclass
+class Count:
+    """Trials of a run. The rate is that of this run: what earlier runs did took none of its time."""
+
+    total: int = 0
+    before: int = 0  # done by earlier runs
+    now: int = 0  # done by this run, failed ones too
+    failed: int = 0
+
+    @property
+    def done(self) -> int:
+        """Finished trials, of all runs."""
+        return self.before + self.now
+
+    def rate(self, elapsed: float) -> float:
+        """Trials a second."""
+        return self.now / elapsed if elapsed > 0 else 0.0
+
+    def remaining(self, elapsed: float) -> float | None:
+        """Seconds to go, at the rate so far; None as long as there is none."""
+        rate = self.rate(elapsed)
+        return (self.total - self.done) / rate if rate else None
+
+
+class Progress:
+    """Progress of a run; a context manager.
+
+    `kind`: "rich" is a live bar, "plain" one line at most every `every` seconds, "none" is silent, and "auto" is rich
+    on a terminal and plain elsewhere.
+    """
+
+    def __init__(
+        self,
+        kind: Kind = "auto",
+        console: Console | None = None,
+        every: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console = console or Console()
+        self._kind = ("rich" if self._console.is_terminal else "plain") if kind == "auto" else kind
+        self._every, self._clock = every, clock
+        self._count, self._stage = Count(), ""
+        self._began = self._said = clock()
+        self._live: Live | None = None
+
+    def start(self, total: int, done: int = 0) -> None:
+        """Begin: `total` trials are planned, `done` of them were done by earlier runs."""
+        self._count = Count(total, done)
+        self._began = self._said = self._clock()
+        if self._kind == "rich":
+            # The bar disappears at the end: what stays on the screen is `close`'s line.
+            self._live = Live(console=self._console, get_renderable=self._bar, refresh_per_second=8, transient=True)
+            self._live.start()
+
+    def advance(self, result: TrialResult) -> None:
+        """One more trial is done."""
+        self._count.now += 1
+        self._count.failed += result.status == "failed"
+        self._say_if_due()
+
+    def stage(self, text: str) -> None:
+        """What is being done, in a few words: "training models 3/10"."""
+        self._stage = text
+        self._say_if_due()
+
+    def say(self, text: str) -> None:
+        """A line that stays, above the bar."""
+        if self._kind != "none":
+            self._console.print(text, highlight=False, markup=False)
+
+    def close(self) -> None:
+        """End the display with one line that stays. May be called twice."""
+        if self._live:
+            self._live.stop()
+            self._live = None
+        if self._count.total:
+            self.say(self._line(last=True))
+        self._count = Count()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _say_if_due(self) -> None:
+        if self._kind == "plain" and self._clock() - self._said >= self._every:
+            self._said = self._clock()
+            self.say(self._line())
+
+    def _line(self, last: bool = False) -> str:
+        count, elapsed = self._count, self._clock() - self._began
+        percent = f"{count.done / count.total:.0%}" if count.total else "-"
+        said = [f"{count.done:,}/{count.total:,} trials ({percent})", f"{count.failed} failed" if count.failed else ""]
+        said += [f"{_rate(count.rate(elapsed))}, elapsed {duration(elapsed)}"]
+        if not last:
+            said += [f"ETA {duration(count.remaining(elapsed))}", self._stage]
+        return ", ".join(filter(None, said))
+
+    def _bar(self) -> Table:
+        count, elapsed = self._count, self._clock() - self._began
+        bar = Table.grid(padding=(0, 1), expand=True)
+        for ratio in (None, 1, None, None, None):
+            bar.add_column(no_wrap=True, ratio=ratio)
+        share = count.done / count.total if count.total else 0.0
+        failed = Text(f"{count.failed} failed", style="bold red") if count.failed else Text("")
+        bar.add_row(
+            Text(f"{share:4.0%}", style="bold"),
+            ProgressBar(total=max(count.total, 1), completed=count.done, complete_style="cyan", finished_style="green"),
+            Text(f"{count.done:,}/{count.total:,}"),
+            failed,
+            Text(f"ETA {duration(count.remaining(elapsed))}", style="cyan"),
+        )
+        below = Text(f"     {duration(elapsed)} elapsed, {_rate(count.rate(elapsed))}", style="dim")
+        if self._stage:
+            below.append(f"  {self._stage}", style="not dim")
+        both = Table.grid(expand=True)
+        both.add_column(no_wrap=True, overflow="ellipsis")
+        both.add_row(bar)
+        both.add_row(below)
+        return both
+
+
+def duration(seconds: float | None) -> str:
+    """A time span to read: 4.2 s, 3 min 05 s, 2 h 07 min; "-" for None."""
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:,.1f} trials/s" if rate >= 1 or not rate else f"{60 * rate:,.1f} trials/min"

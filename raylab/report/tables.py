@@ -1,0 +1,142 @@
+"""The plan and the results as tables. Each is a TextTable: print it with rich, or take its `markdown()`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from raylab.report import labels
+from raylab.results import frame
+from raylab.results.text import TextTable, number, p_value, significant
+from raylab.types import Trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run is about to do."""
+
+    trials: Sequence[Trial]  # all of the experiment
+    done: Collection[str] = ()  # ids with a row already
+    failed: Collection[str] = ()  # ids whose failed row will be tried again
+    skipped: Mapping[str, str] = field(default_factory=dict)  # layer -> why it is left out
+    work: Mapping[str, str] = field(default_factory=dict)  # "models to train" -> "5, about 20 s each"
+
+
+def plan_table(plan: Plan) -> TextTable:
+    """How many trials by layer and perturbation, and what is done and to do."""
+    counts = Counter((trial.layer, trial.perturbation) for trial in plan.trials)
+    layers = list(dict.fromkeys(trial.layer for trial in plan.trials))
+    perturbations = list(dict.fromkeys(trial.perturbation for trial in plan.trials))
+    done = Counter(trial.layer for trial in plan.trials if trial.id in plan.done)
+    rows = []
+    for layer in layers:
+        each = [counts[layer, perturbation] for perturbation in perturbations]
+        to_run = sum(each) - done[layer]
+        name = "whole model" if layer is None else layer
+        rows.append([name, *(f"{n:,}" if n else "" for n in each), f"{done[layer]:,}", f"{to_run:,}"])
+    every = [sum(counts[layer, perturbation] for layer in layers) for perturbation in perturbations]
+    finished = sum(done.values())
+    rows.append(["all", *(f"{n:,}" for n in every), f"{finished:,}", f"{len(plan.trials) - finished:,}"])
+    header = ["layer", *(labels.style(name).name for name in perturbations), "done", "to run"]
+    return TextTable(f"Plan: {len(plan.trials):,} trials", header, rows, note="\n".join(_plan_notes(plan)))
+
+
+def _plan_notes(plan: Plan) -> list[str]:
+    again = sum(trial.id in plan.failed for trial in plan.trials)
+    notes = [f"{again:,} failed in an earlier run and will be tried again."] if again else []
+    notes += [f"Layer {layer} is skipped: {why}" for layer, why in plan.skipped.items()]
+    return notes + [f"{what}: {much}" for what, much in plan.work.items()]
+
+
+def layer_table(table: pa.Table, column: str) -> TextTable | None:
+    """Mean ± SEM over models of one column (accuracy in per cent), by layer and perturbation; None without data."""
+    results = frame.ok(table)
+    percent = column == "accuracy"
+    conditions, rows, most = frame.conditions(results), [], 0
+    for layer in frame.layers(results):
+        means = [_layer_mean(results, column, layer, condition) for condition in conditions]
+        most = max(most, *(mean.n for mean in means))
+        rows.append([layer, *(_mean(mean, percent) for mean in means)])
+    if not most:
+        return None
+    header = ["layer", *(labels.style(condition).name for condition in conditions)]
+    unit = " [%]" if percent else ""
+    note = f"Mean ± standard error over {most} models." if most > 1 else "One model: no standard error."
+    return TextTable(f"{labels.metric(column)}{unit} by layer".capitalize(), header, rows, note=note)
+
+
+def _layer_mean(results: pa.Table, column: str, layer: str, condition: str) -> frame.Mean:
+    mean = frame.mean_over_models(frame.select(results, layer, condition), column)
+    if mean.n or condition != frame.ORIGINAL or column not in ("accuracy", "loss"):
+        return mean
+    # An unperturbed layer leaves the model as it is: its accuracy is the baseline's.
+    return frame.mean_over_models(frame.select(results, "", None), column)
+
+
+def _mean(mean: frame.Mean, percent: bool) -> str:
+    if not mean.n:
+        return "–"
+    scale, digits = (100, 2) if percent else (1, 3)
+    error = f" ± {number(scale * mean.sem, digits)}" if mean.n > 1 else ""
+    return number(scale * mean.mean, digits) + error
+
+
+def metric_table(
+    correlations: pa.Table, scope: str = "mean", condition: str = "all", metrics: Collection[str] | None = None
+) -> TextTable | None:
+    """rho, tau and RMSE of every metric, with n, confidence interval and p, in one scope; None without data."""
+    rows = [row for row in _rows(correlations, scope, condition) if metrics is None or row["metric"] in metrics]
+    if not rows:
+        return None
+    cells = [
+        [
+            row["metric"], f"{row['n']:,}", number(row["rho"]), _interval(row, "rho"), p_value(row["rho_p"]),
+            number(row["tau"]), _interval(row, "tau"), p_value(row["tau_p"]), significant(row["rmse"], 3),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    where = {"mean": "mean over layers", "pooled": "all layers pooled"}.get(scope, scope)
+    excluded = max(row["n_excluded"] for row in rows)
+    note = "[ ]: 95 % bootstrap interval; p: permutations; RMSE of the least-squares line." + (
+        f" Up to {excluded:,} rows failed or have no value and are left out." if excluded else ""
+    )
+    title = f"{rows[0]['target'].capitalize()} against each metric, {labels.condition(condition)}, {where}"
+    header = ["metric", "n", "rho", "95 % CI", "p", "tau", "95 % CI", "p", "RMSE"]
+    return TextTable(title, header, cells, note=note)
+
+
+def grouping_table(correlations: pa.Table, metrics: Collection[str] | None = None) -> TextTable | None:
+    """rho (mean over layers) of all perturbed rows together beside pooled and within each condition."""
+    conditions = list(dict.fromkeys(correlations["condition"].to_pylist()))
+    columns = {"pooled": {row["metric"]: row for row in _rows(correlations, "pooled", "all")}}
+    columns |= {name: {row["metric"]: row for row in _rows(correlations, "mean", name)} for name in conditions}
+    names = [name for name in columns.get("all", {}) if metrics is None or name in metrics]
+    if not names:
+        return None
+    order = ["all", "pooled", *(name for name in conditions if name != "all")]
+    cells = [[name, *(_short(columns[column].get(name)) for column in order)] for name in names]
+    header = ["metric", "all perturbed", "pooled", *(f"within {labels.condition(name)}" for name in order[2:])]
+    note = "Mean over layers, except pooled. A rho that vanishes within the conditions comes from their grouping."
+    return TextTable("rho together and within each condition", header, cells, note=note)
+
+
+def _rows(correlations: pa.Table, scope: str, condition: str) -> list[dict[str, Any]]:
+    found = {
+        row["metric"]: row
+        for row in correlations.to_pylist()
+        if row["scope"] == scope and row["condition"] == condition and row["n"]
+    }
+    return [found[name] for name in labels.in_order(list(found))]
+
+
+def _interval(row: Mapping[str, Any], name: str) -> str:
+    low, high = number(row[f"{name}_lo"], 2), number(row[f"{name}_hi"], 2)
+    return "–" if "–" in (low, high) else f"[{low}, {high}]"
+
+
+def _short(row: Mapping[str, Any] | None) -> str:
+    return "–" if row is None else number(row["rho"])

@@ -1,0 +1,263 @@
+"""The one Arrow schema of a results folder: what every column means, in which unit.
+
+A row is a trial: its identity, the layer it was about, the columns that its experiment declares (accuracy, alpha, ...),
+its outcome and its provenance. Descriptions travel with the data, as the Arrow field metadata `description`.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from raylab.types import TrialResult
+
+TIME = pa.timestamp("us")  # naive, in UTC: reading a time zone would need the reader's tz database
+ARROW: Mapping[type, pa.DataType] = {float: pa.float64(), int: pa.int64(), str: pa.string()}
+
+
+class Column(NamedTuple):
+    """What is known of a column wherever it appears."""
+
+    type: pa.DataType
+    group: str  # identity, layer, outcome, evaluation, similarity, spectral, fit, provenance; "own" for a user's metric
+    description: str
+
+
+def _group(group: str, **columns: tuple[type | pa.DataType, str]) -> dict[str, Column]:
+    return {
+        name: Column(ARROW[kind] if isinstance(kind, type) else kind, group, text)
+        for name, (kind, text) in columns.items()
+    }
+
+
+IDENTITY = _group(
+    "identity",
+    trial_id=(str, "digest of everything that changes the answer of this trial; unique in a results folder"),
+    experiment=(str, "name of the experiment"),
+    model=(str, "name of the architecture, such as fcn-512x5"),
+    replicate=(int, "which of the models trained alike, from 0"),
+    checkpoint=(str, "digest of what determines the trained weights (recipe and seed, or the file)"),
+    data=(str, "revision of the evaluation data"),
+    layer=(str, "name of the perturbed layer; null for the whole, unperturbed model (the baseline)"),
+    perturbation=(str, "original, reinit (own theta_0 back), rerandomize (fresh draw), reinit_signs, permute, ..."),
+    draw=(int, "which repetition of the perturbation, from 0"),
+    seed=(int, "seed of the run; the trial's generator comes from it and trial_id"),
+    metrics=(str, "digest of the metrics asked for, their options and version"),
+)
+LAYER = _group(
+    "layer",
+    layer_index=(int, "position of the layer in the forward pass, from 0"),
+    kind=(str, "kind of layer: linear, hf_conv1d, conv2d, embedding, ..."),
+    N=(int, "longer side of the layer's matrix"),
+    M=(int, "shorter side of the layer's matrix"),
+)
+OUTCOME = _group(
+    "outcome",
+    status=(str, "ok, failed (see error; run the same command again to retry) or skipped (error has the reason)"),
+    error=(str, "traceback of a failed trial, reason of a skipped one, else null"),
+    seconds=(float, "work on this trial over all stages, without waiting [s]"),
+    host=(str, "machine that did the work"),
+)
+EVALUATION = _group(
+    "evaluation",
+    accuracy=(float, "top-1 accuracy on the evaluation data [fraction, 0 to 1]"),
+    loss=(float, "mean cross-entropy on the evaluation data [nats]"),
+    num_samples=(int, "samples evaluated"),
+)
+SIMILARITY = _group(
+    "similarity",
+    activation_disagreement=(
+        float,
+        "share of the layer's ReLU activations that differ in being on or off from the original's [fraction]",
+    ),
+    js_divergence=(float, "mean Jensen-Shannon divergence of softmaxed layer outputs from the original's [nats]"),
+    linear_cka=(float, "linear centred kernel alignment of the layer's output with the original's [0 to 1]"),
+)
+SPECTRAL = _group(
+    "spectral",
+    alpha=(float, "exponent of the power law rho(lambda) ~ lambda^-alpha fitted to eigenvalues >= xmin [1]"),
+    alpha_hat=(float, "alpha * log10(lambda_max), the weighted alpha [1]"),
+    log_alpha_norm=(float, "log10 of the sum over all eigenvalues of lambda^alpha [1]"),
+    log_norm=(float, "log10 of the sum of eigenvalues, which is the squared Frobenius norm [1]"),
+    frobenius_norm=(float, "square root of the sum of eigenvalues [weight]"),
+    spectral_norm=(float, "largest eigenvalue lambda_max, the square of the largest singular value [weight^2]"),
+    log_spectral_norm=(float, "log10(lambda_max) [1]"),
+    sigma_max=(float, "largest singular value of W [weight]"),
+    stable_rank=(float, "sum of eigenvalues / lambda_max [1]"),
+    entropy=(float, "-sum p ln p / ln(rank), p = lambda / sum of eigenvalues: 1 is flat [0 to 1]"),
+    matrix_rank=(int, "singular values above sigma_max * N * 2.2e-16 [count]"),
+    rank_loss=(int, "singular values that matrix_rank leaves out [count]"),
+    mp_softrank=(float, "upper edge of the Marchenko-Pastur bulk / lambda_max [1]"),
+    mp_sigma=(float, "standard deviation of the elements that the Marchenko-Pastur fit of the bulk finds [weight]"),
+    bulk_edge=(float, "upper edge lambda_plus of the Marchenko-Pastur bulk [weight^2]"),
+    num_spikes=(int, "eigenvalues above bulk_edge [count]"),
+    num_erg=(int, "detX number: eigenvalues in the tail whose rescaled product is one [count]"),
+    erg_gap=(float, "num_erg - num_tail: how far the detX tail is from the power-law tail [count]"),
+    rand_distance=(float, "Jensen-Shannon distance between the spectra of W and of W with permuted entries [1]"),
+    num_traps=(int, "correlation traps: eigenvalues of the permuted W above its random bulk [count]"),
+)
+# How good the fit behind alpha is: correlated on request, not as metrics of the model.
+FIT = _group(
+    "fit",
+    xmin=(float, "smallest eigenvalue of the fitted tail [weight^2]"),
+    xmax=(float, "largest eigenvalue; it does not truncate the fit [weight^2]"),
+    D=(float, "Kolmogorov-Smirnov distance between the tail and the fitted power law [0 to 1]"),
+    sigma=(float, "standard error of alpha, (alpha - 1) / sqrt(num_tail) [1]"),
+    num_tail=(int, "eigenvalues >= xmin [count]"),
+    fit_status=(str, "ok, or why there is no power-law fit"),
+    estimator=(str, "which estimator of alpha: ks (Clauset et al. 2009), median, xmin_peak, ..."),
+    num_evals=(int, "eigenvalues of the layer [count]"),
+    mp_status=(str, "ok, or why there is no Marchenko-Pastur fit"),
+)
+PROVENANCE = _group(
+    "provenance",
+    config=(str, "digest of the resolved configuration (in full in run.json)"),
+    code=(str, "version and commit of raylab"),
+    versions=(str, "JSON text: versions of Python and the libraries that computed the row"),
+    device=(str, "device of the spectral computation: cpu or cuda"),
+    dtype=(str, "precision of the Gram matrix and its eigenvalues"),
+    small_sample=(str, "rule of the fit below 20 eigenvalues: oracle or standard"),
+    threshold=(float, "eigenvalues at or below it never enter a fit [weight^2, or a fraction of lambda_max]"),
+    threshold_kind=(str, "absolute, or relative (to lambda_max)"),
+    conv=(str, "treatment of convolutions: pooled, slices, reshape or fft"),
+    started_at=(TIME, "when the run that made this row began (UTC)"),
+    finished_at=(TIME, "when the row reached the driver (UTC)"),
+)
+KNOWN: Mapping[str, Column] = {
+    **IDENTITY, **LAYER, **OUTCOME, **EVALUATION, **SIMILARITY, **SPECTRAL, **FIT, **PROVENANCE
+}  # fmt: skip
+# What may differ between two runs that are the same in every number.
+VOLATILE = ("seconds", "host", "started_at", "finished_at")
+
+
+def schema(columns: Mapping[str, type]) -> pa.Schema:
+    """The schema of an experiment: identity, layer, the declared `columns`, outcome, provenance.
+
+    Raises ValueError for a type other than float, int and str, or a declared name that means something else here.
+    """
+    fields = {name: _field(name, column.type) for name, column in {**IDENTITY, **LAYER}.items()}
+    for name, kind in columns.items():
+        if kind not in ARROW:
+            raise ValueError(f"column '{name}' is declared as {kind!r}: use float, int or str")
+        fixed = {**IDENTITY, **LAYER, **OUTCOME, **PROVENANCE}.get(name)
+        if fixed and fixed.type != ARROW[kind]:
+            raise ValueError(f"column '{name}' is fixed as {fixed.type}, not {kind.__name__}: choose another name")
+        fields.setdefault(name, _field(name, ARROW[kind]))
+    for name, column in {**OUTCOME, **PROVENANCE}.items():
+        fields.setdefault(name, _field(name, column.type))
+    return pa.schema(list(fields.values()))
+
+
+def _field(name: str, kind: pa.DataType) -> pa.Field:
+    known = KNOWN.get(name)
+    group, text = (known.group, known.description) if known else _unknown(name)
+    return pa.field(name, kind, metadata={"description": text, "group": group})
+
+
+def _unknown(name: str) -> tuple[str, str]:
+    control = KNOWN.get(name.removeprefix("rand_")) if name.startswith("rand_") else None
+    if control:
+        return "spectral", f"permuted-entries control (seeded): {control.description}"
+    return "own", "a metric of the user's own"
+
+
+def group(field: pa.Field) -> str:
+    """Which group a column belongs to, as KNOWN or the file says; "own" where neither does."""
+    known = KNOWN.get(field.name)
+    return known.group if known else (field.metadata or {}).get(b"group", b"own").decode()
+
+
+def description(field: pa.Field) -> str:
+    """The one-line description of a column."""
+    known = KNOWN.get(field.name)
+    return (field.metadata or {}).get(b"description", b"").decode() or (known.description if known else "")
+
+
+def metric_columns(fields: Iterable[pa.Field]) -> list[str]:
+    """The numeric columns that measure a layer: similarity, spectral and the user's own."""
+    measured = ("similarity", "spectral", "own")
+    return [
+        field.name
+        for field in fields
+        if group(field) in measured and (pa.types.is_floating(field.type) or pa.types.is_integer(field.type))
+    ]
+
+
+def markdown(of: pa.Schema) -> str:
+    """The columns as a Markdown table: name, type, group, description."""
+    lines = ["| column | type | group | description |", "|---|---|---|---|"]
+    for field in of:
+        text = description(field).replace("|", "\\|")
+        lines.append(f"| `{field.name}` | {field.type} | {group(field)} | {text} |")
+    return "\n".join(lines)
+
+
+def row(result: TrialResult, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """A result as a flat row: identity, values, outcome, provenance.
+
+    A worker may report provenance of its own (`device`, `dtype`) among its values: it wins over the run's.
+    `finished_at` is now unless given.
+    """
+    trial = result.trial
+    identity = {name: getattr(trial, name) for name in IDENTITY if name != "trial_id"}
+    outcome = {name: getattr(result, name) for name in OUTCOME}
+    return {
+        "finished_at": datetime.now(UTC),
+        **provenance,
+        **result.values,
+        "trial_id": trial.id,
+        **identity,
+        **outcome,
+    }
+
+
+def convert(rows: Iterable[Mapping[str, Any]], to: pa.Schema) -> pa.Table:
+    """Rows as a table of that schema: a missing entry is null, numpy scalars are taken for what they are.
+
+    Raises ValueError for an entry that the schema does not have, or that is not of its column's type.
+    """
+    known = set(to.names)
+    cells: dict[str, list[Any]] = {name: [] for name in to.names}
+    for entry in rows:
+        if unknown := sorted(set(entry) - known):
+            raise ValueError(f"column '{unknown[0]}' was not declared by the experiment")
+        for field in to:
+            cells[field.name].append(_cell(entry.get(field.name), field))
+    return pa.table([pa.array(cells[field.name], field.type) for field in to], schema=to)
+
+
+def _cell(value: Any, field: pa.Field) -> Any:
+    if value is None:
+        return None
+    try:
+        if pa.types.is_floating(field.type):
+            return float(value)
+        if pa.types.is_integer(field.type):
+            return _integer(value)
+        if pa.types.is_timestamp(field.type):
+            return _utc(value if isinstance(value, datetime) else datetime.fromisoformat(value))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"column '{field.name}' is {field.type}, and {value!r} is not") from error
+    if not isinstance(value, str):
+        raise ValueError(f"column '{field.name}' is {field.type}, and {value!r} is not")
+    return value
+
+
+def _integer(value: Any) -> int | None:
+    """A count that a metric computed in floating point; NaN, which integers lack, is null."""
+    if not hasattr(value, "is_integer"):
+        return operator.index(value)
+    if math.isnan(value):
+        return None
+    if not float(value).is_integer():
+        raise ValueError("not a whole number")
+    return int(value)
+
+
+def _utc(time: datetime) -> datetime:
+    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time

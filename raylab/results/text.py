@@ -1,0 +1,101 @@
+"""Tables as text: one content for terminal, Markdown and HTML."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions
+from rich.table import Table
+
+GAP = 2  # spaces between columns, one of them the divider that rich draws
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Cells as text. The first `texts` columns are text, flush left; the others numbers, flush right.
+
+    `rich.print(table)` shows it. Where it is wider than the terminal, its columns go into several blocks that repeat
+    the first one: a number is never wrapped or cut.
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    texts: int = 1
+    note: str = ""
+
+    def markdown(self) -> str:
+        """For a README or a notebook."""
+        rule = ["---" if place < self.texts else "---:" for place in range(len(self.header))]
+        lines = [self.header, rule, *self.rows]
+        body = "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
+        title = f"**{self.title}**\n\n" if self.title else ""
+        return title + body + "\n" + (f"\n{self.note}\n" if self.note else "")
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
+        blocks = self._blocks(options.max_width)
+        for place, block in enumerate(blocks):
+            table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0), show_edge=False)
+            for column in block:
+                table.add_column(_one_line(self.header[column]), justify=self._justify(column), no_wrap=True)
+            for row in self.rows:
+                table.add_row(*(_one_line(row[column]) for column in block))
+            if place == 0 and self.title:
+                yield f"[bold]{_escape(self.title)}[/]"
+            yield table
+            yield ""
+        if self.note:
+            yield f"[dim]{_escape(self.note)}[/]\n"
+
+    def _justify(self, column: int) -> Any:
+        return "left" if column < self.texts else "right"
+
+    def _blocks(self, width: int) -> list[list[int]]:
+        """Columns that fit side by side, the first one in every block."""
+        if not self.header:
+            return []
+        cells = [[name, *(row[place] for row in self.rows)] for place, name in enumerate(self.header)]
+        wide = [max(map(cell_len, map(_one_line, column))) + GAP for column in cells]
+        blocks, used = [[0]], wide[0]
+        for place in range(1, len(wide)):
+            if used + wide[place] > width and len(blocks[-1]) > 1:
+                blocks.append([0])
+                used = wide[0]
+            blocks[-1].append(place)
+            used += wide[place]
+        return blocks
+
+
+def _one_line(cell: str) -> str:
+    return _escape(" ".join(cell.split()))
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+def _plain(cell: str) -> str:
+    return " ".join(cell.split()).replace("|", "\\|")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number to read, with so many decimals: 0.123, -1.234; an en dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text
+
+
+def significant(value: float | None, digits: int = 4) -> str:
+    """A number to read, with so many significant digits, whatever its size: 0.001234, 1.234e+08."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
+
+
+def p_value(value: float | None) -> str:
+    """A p-value to read: no more digits than the permutations can bear."""
+    return "<.001" if value is not None and value < 0.001 else number(value)
