@@ -1,0 +1,18 @@
+"""Raylab: data-free (spectral, heavy-tailed) metrics of neural networks, distributed and put to the test."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raylab.analyzer import analyze
+
+__version__ = "0.1.0"
+__all__ = ["analyze"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load on first use: importing raylab costs nothing that is not asked for."""
+    if name == "analyze":
+        import importlib
+
+        return importlib.import_module("raylab.analyzer").analyze
+    raise AttributeError(f"module 'raylab' has no attribute '{name}'")

@@ -81,9 +81,12 @@ class SpectralOptions:
     max_N: int = 50_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Spectrum:
-    """The empirical spectral density (ESD) of one layer."""
+    """The empirical spectral density (ESD) of one layer.
+
+    Compared by identity, so that several metrics can share what one of them computed (a power-law fit).
+    """
 
     evals: NDArray[np.float64]  # ascending eigenvalues of W^T W, not divided by N; shape (num_evals,)
     N: int  # the longer side

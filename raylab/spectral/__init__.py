@@ -1,0 +1,34 @@
+"""Data-free metrics of a layer: weights -> spectrum -> numbers.
+
+Needs numpy and scipy; torch and CuPy are used where they are present and help. `resolve` names into metrics, ask
+`columns` what they give, `measure` layers.
+"""
+
+from raylab.spectral.esd import slice_spectra, spectra, spectrum
+from raylab.spectral.measure import (
+    METRICS_VERSION,
+    columns,
+    measure,
+    measure_many,
+    measure_spectrum,
+    resolve,
+    version,
+)
+from raylab.spectral.metrics import METRICS
+from raylab.spectral.power_law import fit, fit_evals
+
+__all__ = [
+    "METRICS",
+    "METRICS_VERSION",
+    "columns",
+    "fit",
+    "fit_evals",
+    "measure",
+    "measure_many",
+    "measure_spectrum",
+    "resolve",
+    "slice_spectra",
+    "spectra",
+    "spectrum",
+    "version",
+]

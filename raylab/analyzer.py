@@ -1,0 +1,86 @@
+"""One model, one table: the spectral metrics of every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from raylab.layers import Skipped, find_layers, matrices_shape, select, split_by_size, weights
+from raylab.spectral import columns, measure_many, measure_spectrum, resolve, slice_spectra
+from raylab.types import Layer, Metric, SpectralOptions, Value
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# The columns that every table starts with, whatever the metrics.
+LEADING = ("layer", "kind", "N", "M", "alpha", "D", "xmin", "sigma", "num_tail", "status")
+
+
+def analyze(
+    model: Any,
+    metrics: Sequence[str | Metric] = ("standard",),
+    options: SpectralOptions | None = None,
+    layers: Sequence[str] = ("*",),
+) -> pa.Table:
+    """The spectral metrics of a model, a row a layer, in the order of the model.
+
+    model: a torch module, or a mapping of names to arrays or tensors (a state dict). metrics: names ("standard",
+    "marchenko_pastur", "randomized", "my_lab:entropy") or functions of a Spectrum. layers: shell-style patterns of
+    layer names. Columns: `layer, kind, N, M`, then `alpha, D, xmin, sigma, num_tail` if a metric gives them, `status`
+    ("ok"; "failed", no power law fitted; "skipped"), `reason`, then all others; conv="slices" adds `slice`, a row each.
+    Raises UserError for bad input: an unknown metric or option, a pattern that matches nothing, a model without layers.
+    """
+    options = options or SpectralOptions()
+    functions = [resolve([metric])[0] if isinstance(metric, str) else metric for metric in metrics]
+    types = columns(functions, options)
+    found, skipped = find_layers(model)
+    chosen = {layer.name for layer in select([*found, *(item.layer for item in skipped)], layers)}
+    fitting, refused = split_by_size([layer for layer in found if layer.name in chosen], options)
+    skipped = [item for item in skipped if item.layer.name in chosen] + refused
+    measured = _measure(model, fitting, functions, options)
+    rows = [(layer.index, _row(layer, values, options)) for layer, values in measured]
+    rows += [(item.layer.index, _skipped_row(item, options)) for item in skipped]
+    return _table([row for _, row in sorted(rows, key=lambda pair: pair[0])], types, options)
+
+
+def _measure(
+    model: Any, layers: Sequence[Layer], metrics: Sequence[Metric], options: SpectralOptions
+) -> list[tuple[Layer, dict[str, Value]]]:
+    tensors = weights(model)
+    if options.conv != "slices":
+        items = [(tensors[layer.name], layer) for layer in layers]
+        return list(zip(layers, measure_many(items, metrics, options), strict=True))
+    return [
+        (layer, {**measure_spectrum(one, metrics), "slice": index})
+        for layer in layers
+        for index, one in enumerate(slice_spectra(tensors[layer.name], layer, options))
+    ]
+
+
+def _row(layer: Layer, values: dict[str, Value], options: SpectralOptions) -> dict[str, Value]:
+    ok = values.get("fit_status", "ok") == "ok"
+    reason = None if ok else f"no power law: {values['fit_status']}"
+    return {**_identity(layer, options), **values, "status": "ok" if ok else "failed", "reason": reason}
+
+
+def _skipped_row(item: Skipped, options: SpectralOptions) -> dict[str, Value]:
+    return {**_identity(item.layer, options), "status": "skipped", "reason": item.reason}
+
+
+def _identity(layer: Layer, options: SpectralOptions) -> dict[str, Value]:
+    known = layer.kind == "conv2d" or len(layer.shape) == 2
+    _, N, M = matrices_shape(layer, options.conv) if known else (0, None, None)
+    return {"layer": layer.name, "kind": layer.kind, "N": N, "M": M}
+
+
+def _table(rows: list[dict[str, Value]], types: dict[str, type], options: SpectralOptions) -> pa.Table:
+    import pyarrow as pa
+
+    arrow: dict[type, Callable[[], pa.DataType]] = {float: pa.float64, int: pa.int64, str: pa.string}
+    kinds: dict[str, type] = {"layer": str, "kind": str, "N": int, "M": int, "status": str, "reason": str, **types}
+    if options.conv == "slices":
+        kinds["slice"] = int
+    names = [name for name in LEADING if name in kinds]
+    names += [name for name in kinds if name not in names]
+    schema = pa.schema([pa.field(name, arrow[kinds[name]]()) for name in names])
+    return pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows], schema=schema)

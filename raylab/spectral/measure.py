@@ -1,0 +1,190 @@
+"""Metrics by name, the columns they give, and their values for a layer.
+
+A metric may come from anywhere, so nothing it does may cost the values of another: one that raises gives NaN, and
+the column `metric_error` says which and why.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import numbers
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, astuple
+from typing import Any
+
+import numpy as np
+
+from raylab.errors import UserError
+from raylab.layers import CONV_TREATMENTS
+from raylab.registry import suggest
+from raylab.spectral.backend import resolve_device
+from raylab.spectral.esd import spectra, spectrum
+from raylab.spectral.metrics import METRICS
+from raylab.spectral.power_law import fit_evals
+from raylab.types import Layer, Metric, SpectralOptions, Spectrum, Value, digest
+
+METRICS_VERSION = 1  # raised whenever a metric of ours may give another value than before
+ERROR_COLUMN = "metric_error"
+
+
+def resolve(names: Sequence[str]) -> list[Metric]:
+    """The metrics of those names: registered ("standard") or anybody's own ("my_lab:entropy").
+
+    Raises UserError for an unknown name, or one that points to something that cannot be called.
+    """
+    metrics = [METRICS.resolve(name) for name in names]
+    for name, metric in zip(names, metrics, strict=True):
+        if not callable(metric):
+            raise UserError(f"The metric '{name}' is a {type(metric).__name__}, not a function of a Spectrum.")
+    return metrics
+
+
+def columns(metrics: Sequence[Metric], options: SpectralOptions | None = None) -> dict[str, type]:
+    """Name and type (float, int or str) of every column the metrics give, found by trying them on a small spectrum.
+
+    Raises UserError in one line for options that do not exist, a metric that fails, and two that give one column.
+    """
+    options = options or SpectralOptions()
+    check(options)
+    owners: dict[str, str] = {ERROR_COLUMN: "raylab"}
+    types: dict[str, type] = {}
+    for metric in metrics:
+        for column, kind in _columns_of(metric, options).items():
+            if column in owners:
+                raise UserError(f"Two metrics give the column '{column}': {owners[column]} and {_name(metric)}.")
+            owners[column] = _name(metric)
+            types[column] = kind
+    return {**types, ERROR_COLUMN: str}
+
+
+def check(options: SpectralOptions) -> None:
+    """Raise UserError where an option is not one of those that exist, or its device is not there."""
+    resolve_device(options.device)
+    fit_evals(np.arange(1.0, 5.0), options)
+    for what, value, known in (
+        ("conv", options.conv, CONV_TREATMENTS),
+        ("dtype", options.dtype, ("float64", "float32")),
+    ):
+        if value not in known:
+            raise UserError(f"Unknown {what}={value}.{suggest(value, known)}")
+
+
+def measure(
+    weights: Any,
+    layer: Layer,
+    metrics: Sequence[Metric],
+    options: SpectralOptions | None = None,
+    seed: int = 0,
+) -> dict[str, Value]:
+    """The value of every column for one layer. weights: its tensor, numpy or torch; seed: of the permuted control."""
+    return measure_spectrum(spectrum(weights, layer, options, seed), metrics)
+
+
+def measure_many(
+    items: Sequence[tuple[Any, Layer]],
+    metrics: Sequence[Metric],
+    options: SpectralOptions | None = None,
+    seeds: Sequence[int] | None = None,
+) -> list[dict[str, Value]]:
+    """`measure` for many layers: on a GPU those of one shape are solved together."""
+    return [measure_spectrum(s, metrics) for s in spectra(items, options, seeds)]
+
+
+def measure_spectrum(spectrum: Spectrum, metrics: Sequence[Metric]) -> dict[str, Value]:
+    """The value of every column for one spectrum. A metric that raises gives NaN (None for a count or a text)."""
+    values: dict[str, Value] = {}
+    errors: list[str] = []
+    for metric in metrics:
+        expected = _columns_of(metric, spectrum.options)
+        try:
+            given = _as_mapping(metric, metric(spectrum))
+            values |= {column: _convert(given[column], kind) for column, kind in expected.items()}
+        except Exception as error:
+            values |= {column: math.nan if kind is float else None for column, kind in expected.items()}
+            errors.append(f"{_name(metric)}: {type(error).__name__}: {error}")
+        else:
+            errors += _complaints(metric, values, expected)
+    return {**values, ERROR_COLUMN: "; ".join(errors) or None}
+
+
+def version(names: Sequence[str], options: SpectralOptions | None = None) -> str:
+    """Digest of all that decides the values: the names, the options but the device, our version, a user's own code."""
+    settings = asdict(options or SpectralOptions())
+    del settings["device"]  # devices agree to rounding, and a run may move from one to another
+    return digest([METRICS_VERSION, sorted(names), settings, [_source(name) for name in sorted(names)]])
+
+
+def probe_spectrum(options: SpectralOptions) -> Spectrum:
+    """A small heavy-tailed spectrum, always the same, on which every metric should work."""
+    weights = np.random.default_rng(0).standard_t(3, size=(40, 24)) / 40
+    layer = Layer("probe", 0, "linear", weights.shape)
+    cpu = SpectralOptions(**{**asdict(options), "device": "cpu", "conv": "pooled"})
+    return spectrum(weights, layer, cpu)
+
+
+def _columns_of(metric: Metric, options: SpectralOptions) -> dict[str, type]:
+    return _probe(metric, astuple(options))
+
+
+@functools.lru_cache(maxsize=256)
+def _probe(metric: Metric, options: tuple[Any, ...]) -> dict[str, type]:
+    name = _name(metric)
+    try:
+        given = _as_mapping(metric, metric(probe_spectrum(SpectralOptions(**_named(options)))))
+    except Exception as error:
+        raise UserError(
+            f"The metric '{name}' fails on a small test spectrum: {type(error).__name__}: {error}."
+        ) from error
+    return {column: _type_of(value, name, column) for column, value in given.items()}
+
+
+def _named(options: tuple[Any, ...]) -> dict[str, Any]:
+    return dict(zip(asdict(SpectralOptions()), options, strict=True))
+
+
+def _type_of(value: object, metric: str, column: str) -> type:
+    if isinstance(value, str):
+        return str
+    if isinstance(value, numbers.Integral):  # a bool counts as one
+        return int
+    if isinstance(value, numbers.Real):
+        return float
+    kind = type(value).__name__
+    raise UserError(f"The metric '{metric}' gives a {kind} for '{column}': it must be a float, an int or a str.")
+
+
+def _as_mapping(metric: Metric, given: Any) -> Mapping[str, Any]:
+    return given if isinstance(given, Mapping) else {_name(metric): given}
+
+
+def _convert(value: Any, kind: type) -> Value:
+    """A plain Python value for a row: NaN for what is missing from a float column."""
+    if value is None:
+        return math.nan if kind is float else None
+    return kind(value)
+
+
+def _complaints(metric: Metric, values: Mapping[str, Value], expected: Mapping[str, type]) -> list[str]:
+    """A user's metric without a number should be seen. Ours say so in their own status columns."""
+    if getattr(metric, "__module__", "").startswith("raylab."):
+        return []
+    given = {column: values[column] for column in expected}
+    bad = {column: value for column, value in given.items() if isinstance(value, float) and not math.isfinite(value)}
+    return [f"{_name(metric)}: {column} is {value}" for column, value in bad.items()]
+
+
+def _name(metric: Callable[..., Any]) -> str:
+    return getattr(metric, "__name__", type(metric).__name__)
+
+
+def _source(name: str) -> str:
+    """The source text of a metric that is not ours, so that an edited metric is measured anew."""
+    if name in METRICS:
+        return ""
+    metric = METRICS.resolve(name)
+    try:
+        return inspect.getsource(metric if inspect.isroutine(metric) else type(metric))
+    except (OSError, TypeError):
+        return ""
