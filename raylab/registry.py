@@ -75,6 +75,9 @@ class Registry(Generic[T]):
             return load(name, self.kind)
         raise UserError(f"Unknown {self.kind} '{name}'.{suggest(name, self._items)} Your own: module:name.")
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._items
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._items)
 

@@ -9,21 +9,26 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from raylab import config as configuration
 from raylab import experiments
-from raylab.cluster import provenance
-from raylab.config import Config
+from raylab.cluster import inline, preflight, provenance
+from raylab.config import ClusterConfig, Config
 from raylab.errors import UserError
-from raylab.results import schema, sink
+from raylab.report import progress, tables
+from raylab.results import parts, schema, sink
+from raylab.results.text import TextTable
 from raylab.types import Experiment, Trial, TrialResult
 
 EXIT_OK, EXIT_FAILED_ROWS, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+CONFIG_DIR = "--config-dir"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,37 +39,195 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_OK
     # A console script does not put the working directory on the path, `python -m` does: my_lab.py is found from both.
     sys.path[:] = dict.fromkeys([str(Path.cwd()), *sys.path])
+    command = shlex.join(["python", "-m", "raylab.run", *arguments])
     try:
         with _terminate_as_interrupt():
-            return run(*_read(arguments))
+            return run(*_read(arguments), command)
     except UserError as error:
         print(f"raylab: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
-        print("\nraylab: interrupted. Finished trials are kept; the same command goes on from here:", file=sys.stderr)
-        print(f"  {_command(arguments)}", file=sys.stderr)
+        print("\nInterrupted. Finished trials are kept; the same command goes on from here:", file=sys.stderr)
+        print(f"  {command}", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
 def run(config: Config, settings: dict[str, Any], command: str) -> int:
-    """One run of a config; `settings` is the same config as plain data, for the record. Returns the exit code."""
-    from raylab.report import html, progress, tables
-
+    """One run of a config; `settings` is the same as plain data, for the record. Returns the exit code."""
+    console = Console()
     folder = Path(config.results)
-    _refuse_other_study(folder, settings)
+    _refuse_another_study(folder, settings)
+    console.print(f"[bold]raylab[/] {config.name}: reading data, resolving names", highlight=False)
     experiment = experiments.build(config)
     trials = experiment.trials()
     if config.plan:
-        tables.show_plan(experiment, trials, folder)
+        console.print(_plan_table(experiment, trials, parts.index(folder)[0], folder))
         return EXIT_OK
     info = _run_info(settings, command, len(trials))
-    with sink.ParquetSink(folder, schema.schema(experiment.columns), _provenance(info)) as rows:
-        rows.retry(trial.id for trial in trials)
-        pending = [trial for trial in trials if trial.id not in rows.done()]
-        tables.show_plan(experiment, trials, folder)
+    with sink.ParquetSink(folder, schema.schema(experiment.columns), _common(info)) as rows:
+        console.print(_plan_table(experiment, trials, rows.status, folder))
         sink.write_run_info(folder, info)
-        failed = _work(config, experiment, pending, rows, progress)
-    tables.show_summary(folder)
+        rows.retry(trial.id for trial in trials)
+        done = rows.done()
+        pending = [trial for trial in trials if trial.id not in done]
+        with progress.Progress(config.progress) as display:
+            display.start(len(trials), done=len(trials) - len(pending))
+            first_error = _collect(_stream(config.cluster, experiment, pending), rows, display)
+    _show_results(console, folder)
+    return _farewell(console, folder, first_error)
+
+
+def usage() -> str:
+    """What `--help` prints: the command, the experiments, the groups to choose from."""
+    lines = ["usage: python -m raylab.run [experiment=NAME] [results=FOLDER] [seed=N] [plan=true] [KEY=VALUE ...]", ""]
+    groups = configuration.groups()
+    lines.append("experiments")
+    lines += [f"  {name:14} {configuration.about('experiment', name)}" for name in groups.pop("experiment")]
+    lines += ["", "choices, as GROUP=NAME"]
+    lines += [f"  {group:14} {', '.join(names)}" for group, names in groups.items()]
+    lines += [
+        "",
+        "common keys (raylab/config.py says what each of them means)",
+        "  results=FOLDER  where rows, checkpoints and the report go; default results/NAME. The same command again",
+        "                  runs what is missing.",
+        "  plan=true       show what would be run, and stop",
+        "  models=N  draws=N  layers=[fc1,fc2]  perturbations=[original,rerandomize]  metrics=[standard,my_lab:entropy]",
+        "  train.epochs=N  model.width=N  cluster.workers=N  spectral.dtype=float32  progress=plain",
+        f"  {CONFIG_DIR} FOLDER  a folder of your own with experiment/NAME.yaml, model/NAME.yaml, ...",
+        "",
+        "exit code: 0 all rows ok, 1 some row failed, 2 bad input, 130 interrupted",
+    ]
+    return "\n".join(lines)
+
+
+def _read(arguments: Sequence[str]) -> tuple[Config, dict[str, Any]]:
+    overrides, extra = list(arguments), None
+    if CONFIG_DIR in overrides:
+        at = overrides.index(CONFIG_DIR)
+        if at + 1 == len(overrides):
+            raise UserError(f"{CONFIG_DIR} needs a folder.")
+        extra = overrides[at + 1]
+        del overrides[at : at + 2]
+    for word in overrides:
+        if word.startswith("-"):
+            raise UserError(f"Unknown option '{word}'. Keys are written as key=value; --help shows them.")
+    return configuration.compose(overrides, extra)
+
+
+def _refuse_another_study(folder: Path, settings: dict[str, Any]) -> None:
+    """Rows of two configs in one folder could not be told apart by who reads them."""
+    before = sink.read_run_info(folder).get("config")
+    changed = configuration.differences(before, settings) if before else []
+    if changed:
+        more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
+        raise UserError(
+            f"{folder} holds another study ({'; '.join(changed[:3])}{more}): choose results=ANOTHER_FOLDER, or remove it."
+        )
+
+
+def _plan_table(experiment: Experiment, trials: Sequence[Trial], status: Mapping[str, str], folder: Path) -> TextTable:
+    done = {trial for trial, outcome in status.items() if outcome in sink.DONE}
+    work = experiment.work([trial for trial in trials if trial.id not in done])
+    plan = tables.Plan(
+        trials=trials,
+        done=done,
+        failed=status.keys() - done,
+        skipped=experiment.skipped,
+        work={**work, "results": str(folder)},
+    )
+    return tables.plan_table(plan)
+
+
+def _run_info(settings: dict[str, Any], command: str, planned: int) -> dict[str, Any]:
+    return {
+        "config": settings,
+        "digest": configuration.answer_digest(settings),
+        "command": command,
+        "code": provenance.code_version(),
+        "versions": provenance.library_versions(),
+        "planned": planned,
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _common(info: dict[str, Any]) -> dict[str, Any]:
+    """The provenance that all rows of a run have in common."""
+    spectral = info["config"]["spectral"]
+    options = {key: spectral[key] for key in ("dtype", "small_sample", "threshold", "threshold_kind", "conv")}
+    started = datetime.fromisoformat(info["started_at"])
+    return {
+        "config": info["digest"],
+        "code": info["code"],
+        "versions": info["versions"],
+        "started_at": started,
+    } | options
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """A polite kill ends a run as Ctrl-C does: rows are committed, workers stopped."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stream(cluster: ClusterConfig, experiment: Experiment, pending: Sequence[Trial]) -> Iterator[list[TrialResult]]:
+    if not pending:
+        return
+    if cluster.backend == "inline":
+        yield from inline.stream(experiment, pending)
+        return
+    with preflight.ray_session(cluster.address, cluster.workers, cluster.object_store_gb):
+        from raylab.cluster.scheduler import Scheduler
+
+        slots = preflight.worker_slots(cluster.cpus_per_worker, cluster.gpus_per_worker)
+        scheduler = Scheduler(
+            experiment,
+            window=slots + 1,
+            cpus_per_worker=cluster.cpus_per_worker,
+            gpus_per_worker=cluster.gpus_per_worker,
+            eigen_actors=cluster.eigen_actors or max(1, slots // 4),
+            gpus_per_eigen_actor=cluster.gpus_per_eigen_actor,
+            retries=cluster.retries,
+        )
+        yield from scheduler.stream(pending)
+
+
+def _collect(stream: Iterable[list[TrialResult]], rows: sink.ParquetSink, display: progress.Progress) -> str | None:
+    """Results to rows and to the screen; returns the first error, or None when every row is ok."""
+    first_error = None
+    for batch in stream:
+        for result in batch:
+            recorded = rows.write(result)
+            display.advance(recorded)
+            if recorded.status == "failed" and first_error is None:
+                first_error = recorded.error or "no reason given"
+        rows.tick()
+    return first_error
+
+
+def _show_results(console: Console, folder: Path) -> None:
+    for table in tables.summary(folder):
+        console.print(table)
+
+
+def _farewell(console: Console, folder: Path, first_error: str | None) -> int:
+    """Where things are, what to type next, and the exit code."""
+    from raylab.report import html
+
     report = html.write(folder)
-    _farewell(report, folder, failed)
-    return EXIT_FAILED_ROWS if failed else EXIT_OK
+    query = "SELECT layer, perturbation, avg(accuracy), avg(alpha) FROM trials GROUP BY ALL ORDER BY ALL"
+    console.print(f"[bold]Report[/]  {report}", highlight=False)
+    console.print(
+        f"[bold]Next[/]    python -m raylab.query {shlex.quote(str(folder))} {shlex.quote(query)}", highlight=False
+    )
+    if first_error is None:
+        return EXIT_OK
+    console.print(f"[bold red]Some rows failed.[/] The first error:\n{first_error.rstrip()}", highlight=False)
+    return EXIT_FAILED_ROWS

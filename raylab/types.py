@@ -177,10 +177,22 @@ Group = tuple[Trial, ...]
 class Experiment(Protocol):
     """Which trials there are, and what one of them computes. Picklable; knows nothing of how work is spread."""
 
-    columns: Mapping[str, type]  # name -> float, int or str of every value its results may carry
+    @property
+    def columns(self) -> Mapping[str, type]:
+        """Name -> float, int or str of every value its results may carry."""
+        ...
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Layer -> why it is left out."""
+        ...
 
     def trials(self) -> Sequence[Trial]:
         """Every trial of the experiment, in the order they should be worked."""
+        ...
+
+    def work(self, pending: Sequence[Trial]) -> Mapping[str, str]:
+        """What the pending trials will cost, for a person: "models to train" -> "20 of 20"."""
         ...
 
     def groups(self, pending: Sequence[Trial]) -> Sequence[Group]:

@@ -45,8 +45,8 @@ def ray_session(address: str, workers: int | None, object_store_gb: float) -> It
         ray.shutdown()
 
 
-def window(cpus_per_worker: float, gpus_per_worker: float, extra: int = 1) -> int:
-    """How many groups keep every worker busy: the slots of all nodes and a few more.
+def worker_slots(cpus_per_worker: float, gpus_per_worker: float) -> int:
+    """How many workers all nodes together can hold.
 
     Raises UserError where no node can hold even one.
     """
@@ -60,7 +60,7 @@ def window(cpus_per_worker: float, gpus_per_worker: float, extra: int = 1) -> in
             f"No node can hold a worker of {cpus_per_worker:g} CPUs and {gpus_per_worker:g} GPUs: the largest has "
             f"{largest['CPU']:g} and {largest['GPU']:g}. Lower cluster.cpus_per_worker or cluster.gpus_per_worker."
         )
-    return slots + extra
+    return slots
 
 
 def _slots(node: dict[str, float], cpus: float, gpus: float) -> int:

@@ -1,0 +1,21 @@
+"""Which trials there are, and what one of them computes. One module a kind of experiment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from raylab.registry import Registry, load
+from raylab.types import Experiment
+
+if TYPE_CHECKING:
+    from raylab.config import Config
+
+# Kind -> "module:function" that builds it from a config; imported when used, because it brings torch along.
+KINDS: Registry[str] = Registry("kind of experiment")
+KINDS.register("perturb_layers")("raylab.experiments.perturb_layers:build")
+
+
+def build(config: Config) -> Experiment:
+    """The experiment of a config. Every name in it is resolved here, on the driver, so that a typo costs seconds."""
+    target = KINDS.resolve(config.kind) if config.kind in KINDS else config.kind
+    return load(target, KINDS.kind)(config)

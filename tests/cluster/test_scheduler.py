@@ -3,7 +3,7 @@ import os
 import pytest
 
 from raylab.cluster import inline
-from raylab.cluster.preflight import ray_session, window
+from raylab.cluster.preflight import ray_session, worker_slots
 from raylab.errors import UserError
 from raylab.types import TrialResult
 from tests.cluster.toy import Toy
@@ -63,8 +63,8 @@ def test_a_killed_eigensolver_loses_and_doubles_nothing(ray_here, tmp_path):
 
 def test_refuses_what_no_node_can_hold(ray_here):
     with pytest.raises(UserError, match="No node can hold a worker of 1 CPUs and 4 GPUs"):
-        window(cpus_per_worker=1, gpus_per_worker=4)
-    assert window(cpus_per_worker=0.5, gpus_per_worker=0, extra=0) == 4
+        worker_slots(cpus_per_worker=1, gpus_per_worker=4)
+    assert worker_slots(cpus_per_worker=0.5, gpus_per_worker=0) == 4
 
 
 def test_workers_compute_with_one_thread(ray_here):

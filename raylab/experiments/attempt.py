@@ -1,0 +1,27 @@
+"""A trial that fails is a row, not the end of the run."""
+
+from __future__ import annotations
+
+import socket
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from raylab.types import Outcome, Trial, TrialResult, Value
+
+
+def attempt(trial: Trial, compute: Callable[[], Outcome]) -> Outcome:
+    """What `compute` gives, or a failed outcome with its traceback; either way with its seconds and host."""
+    start = time.perf_counter()
+    try:
+        outcome = compute()
+    except Exception:
+        outcome = Outcome(TrialResult(trial, "failed", {}, error=traceback.format_exc()))
+    seconds = outcome.result.seconds + time.perf_counter() - start
+    return replace(outcome, result=replace(outcome.result, seconds=seconds, host=socket.gethostname()))
+
+
+def add_values(result: TrialResult, values: Mapping[str, Value], seconds: float) -> TrialResult:
+    """The result with more values, from another stage that took so many seconds."""
+    return replace(result, values={**result.values, **values}, seconds=result.seconds + seconds)

@@ -1,0 +1,178 @@
+"""Train models alike, perturb one layer at a time, evaluate, measure (Section 4 of "Efficacy of data-free metrics").
+
+For each model: the baseline; and for each layer and perturbation a trial that replaces the layer's weight and bias
+together, evaluates from the cached activations just below the layer, and measures the spectrum of its new weight.
+This module says which trials there are; `raylab.experiments.walk` works those of one model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raylab import perturb, spectral
+from raylab.data import ClassificationData
+from raylab.experiments.attempt import add_values
+from raylab.experiments.checkpoints import Checkpoints
+from raylab.layers import find_layers, select, split_by_size
+from raylab.registry import bind
+from raylab.types import (
+    ORIGINAL,
+    Group,
+    Layer,
+    Metric,
+    Outcome,
+    Perturbation,
+    Recipe,
+    SpectralOptions,
+    Trial,
+    TrialResult,
+    digest,
+)
+
+if TYPE_CHECKING:
+    from raylab.config import Config
+
+COLUMNS: Mapping[str, type] = {
+    **{"layer_index": int, "kind": str, "N": int, "M": int},
+    **{"accuracy": float, "loss": float, "num_samples": int, "train_seconds": float, "device": str},
+}
+SIMILARITY = ("activation_disagreement", "js_divergence", "linear_cka")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerturbLayers:
+    """The experiment, with every name resolved. Pickled once to each node."""
+
+    name: str
+    seed: int
+    models: int
+    stack: int  # models that one worker trains together
+    model_name: str
+    model: Mapping[str, Any]  # its config: part of a checkpoint's identity
+    make: Callable[..., Any]  # (inputs, outputs) -> a raylab.models.fcn.FCN or the like
+    data: ClassificationData
+    recipe: Recipe
+    batch_size: int
+    layers: tuple[Layer, ...]
+    skipped: Mapping[str, str]  # layer -> why it is left out
+    perturbations: Mapping[str, Perturbation]
+    draws: int
+    similarity: bool
+    metrics: Mapping[str, Metric]
+    metrics_version: str
+    options: SpectralOptions
+    checkpoints: Checkpoints
+
+    @property
+    def columns(self) -> Mapping[str, type]:
+        """Every value a row may carry."""
+        similarity = dict.fromkeys(SIMILARITY, float) if self.similarity else {}
+        return {**COLUMNS, **similarity, **spectral.columns(self._metrics, self.options)}
+
+    def trials(self) -> list[Trial]:
+        """The baseline of each model, then its layers in order, each with every perturbation."""
+        return [trial for replicate in range(self.models) for trial in self._trials_of(replicate)]
+
+    def work(self, pending: Sequence[Trial]) -> dict[str, str]:
+        """What is trained and what is only evaluated."""
+        needed = {trial.checkpoint for trial in pending}
+        kept = sum(checkpoint in self.checkpoints for checkpoint in needed)
+        return {
+            "data": f"{self.data.name}, {len(self.data.train_y):,} training and {len(self.data.test_y):,} test samples",
+            "models": f"{self.models} x {self.model_name}; {len(needed) - kept} to train, {self.recipe.epochs} epochs each",
+        }
+
+    def groups(self, pending: Sequence[Trial]) -> list[Group]:
+        """The trials of `stack` models each."""
+        models = list(by_model(pending).values())
+        stacks = [models[start : start + self.stack] for start in range(0, len(models), self.stack)]
+        return [tuple(trial for trials in stack for trial in trials) for stack in stacks]
+
+    def run(self, group: Group) -> Iterator[Outcome]:
+        """Train what has no checkpoint yet, then walk each model once from its first layer to its last."""
+        from raylab.experiments import walk
+
+        return walk.run(self, by_model(group))
+
+    def measure(self, outcomes: Sequence[Outcome]) -> list[TrialResult]:
+        """The spectra of perturbed weights; an outcome without weights is finished as it is."""
+        items = [(o.weights, o.layer) for o in outcomes if o.weights is not None and o.layer is not None]
+        seeds = [int(o.result.trial.rng("spectrum").integers(2**63)) for o in outcomes if o.weights is not None]
+        start = time.perf_counter()
+        values = iter(spectral.measure_many(items, self._metrics, self.options, seeds))
+        seconds = (time.perf_counter() - start) / max(len(items), 1)
+        return [
+            outcome.result if outcome.weights is None else add_values(outcome.result, next(values), seconds)
+            for outcome in outcomes
+        ]
+
+    @property
+    def _metrics(self) -> list[Metric]:
+        return list(self.metrics.values())
+
+    def _trials_of(self, replicate: int) -> Iterator[Trial]:
+        whole = Trial(
+            experiment=self.name,
+            model=self.model_name,
+            replicate=replicate,
+            checkpoint=self._checkpoint(replicate),
+            data=self.data.revision,
+            layer=None,
+            perturbation=ORIGINAL,
+            draw=0,
+            seed=self.seed,
+            metrics=self.metrics_version,
+        )
+        yield whole
+        for layer in self.layers:
+            for name in self.perturbations:
+                for draw in range(1 if name in perturb.DETERMINISTIC else self.draws):
+                    yield replace(whole, layer=layer.name, perturbation=name, draw=draw)
+
+    def _checkpoint(self, replicate: int) -> str:
+        """Digest of all that determines the weights of a model."""
+        return digest([self.model, asdict(self.recipe), self.data.revision, self.seed, replicate])
+
+
+def by_model(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+    """Trials by the checkpoint of their model, both in the order given."""
+    models: dict[str, list[Trial]] = {}
+    for trial in trials:
+        models.setdefault(trial.checkpoint, []).append(trial)
+    return models
+
+
+def build(config: Config) -> PerturbLayers:
+    """The experiment of a config. Raises UserError for any name, file or option that is not there."""
+    metrics = dict(zip(config.metrics, spectral.resolve(config.metrics), strict=True))
+    spectral.columns(list(metrics.values()), config.spectral)
+    perturbations = {name: perturb.PERTURBATIONS.resolve(name) for name in config.perturbations}
+    make = bind({key: value for key, value in config.model.items() if key != "name"}, "model")
+    data = bind(config.data, "data")()
+    found, unsupported = find_layers(make(inputs=data.inputs, outputs=data.classes))
+    layers, outside = split_by_size(select(found, config.layers), config.spectral)
+    return PerturbLayers(
+        name=config.name,
+        seed=config.seed,
+        models=config.models,
+        stack=config.stack,
+        model_name=str(config.model.get("name", config.model["_target_"])),
+        model=config.model,
+        make=make,
+        data=data,
+        recipe=config.train,
+        batch_size=config.batch_size,
+        layers=tuple(layers),
+        skipped={skipped.layer.name: skipped.reason for skipped in (*unsupported, *outside)},
+        perturbations=perturbations,
+        draws=config.draws,
+        similarity=config.similarity,
+        metrics=metrics,
+        metrics_version=spectral.version(config.metrics, config.spectral),
+        options=config.spectral,
+        checkpoints=Checkpoints(Path(config.results).absolute() / "checkpoints"),
+    )
