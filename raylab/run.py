@@ -73,7 +73,6 @@ def run(config: Config, settings: dict[str, Any], command: str) -> int:
         with progress.Progress(config.progress) as display:
             display.start(len(trials), done=len(trials) - len(pending))
             first_error = _collect(_stream(config.cluster, experiment, pending), rows, display)
-    _show_results(console, folder)
     return _farewell(console, folder, first_error)
 
 
@@ -91,8 +90,8 @@ def usage() -> str:
         "  results=FOLDER  where rows, checkpoints and the report go; default results/NAME. The same command again",
         "                  runs what is missing.",
         "  plan=true       show what would be run, and stop",
-        "  models=N  draws=N  layers=[fc1,fc2]  perturbations=[original,rerandomize]  metrics=[standard,my_lab:entropy]",
-        "  train.epochs=N  model.width=N  cluster.workers=N  spectral.dtype=float32  progress=plain",
+        "  models=N  draws=N  layers=[fc1,fc2]  perturbations=[original,rerandomize]",
+        "  metrics=[standard,my_lab:entropy]  train.epochs=N  model.width=N  cluster.workers=N  spectral.dtype=float32  progress=plain",
         f"  {CONFIG_DIR} FOLDER  a folder of your own with experiment/NAME.yaml, model/NAME.yaml, ...",
         "",
         "exit code: 0 all rows ok, 1 some row failed, 2 bad input, 130 interrupted",
@@ -120,9 +119,8 @@ def _refuse_another_study(folder: Path, settings: dict[str, Any]) -> None:
     changed = configuration.differences(before, settings) if before else []
     if changed:
         more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
-        raise UserError(
-            f"{folder} holds another study ({'; '.join(changed[:3])}{more}): choose results=ANOTHER_FOLDER, or remove it."
-        )
+        what = f"{'; '.join(changed[:3])}{more}"
+        raise UserError(f"{folder} holds another study ({what}): choose results=ANOTHER_FOLDER, or remove it.")
 
 
 def _plan_table(experiment: Experiment, trials: Sequence[Trial], status: Mapping[str, str], folder: Path) -> TextTable:
@@ -212,22 +210,21 @@ def _collect(stream: Iterable[list[TrialResult]], rows: sink.ParquetSink, displa
     return first_error
 
 
-def _show_results(console: Console, folder: Path) -> None:
-    for table in tables.summary(folder):
-        console.print(table)
-
-
 def _farewell(console: Console, folder: Path, first_error: str | None) -> int:
-    """Where things are, what to type next, and the exit code."""
+    """What came out, where it is, and what to type next. Returns the exit code."""
     from raylab.report import html
 
-    report = html.write(folder)
+    for table in html.summary(folder):
+        console.print(table)
     query = "SELECT layer, perturbation, avg(accuracy), avg(alpha) FROM trials GROUP BY ALL ORDER BY ALL"
-    console.print(f"[bold]Report[/]  {report}", highlight=False)
-    console.print(
-        f"[bold]Next[/]    python -m raylab.query {shlex.quote(str(folder))} {shlex.quote(query)}", highlight=False
-    )
+    command = shlex.join(["python", "-m", "raylab.query", str(folder), query])
+    console.print(f"[bold]Report[/]  {html.write(folder)}", highlight=False, soft_wrap=True)
+    console.print(f"[bold]Next[/]    {command}", highlight=False, soft_wrap=True)
     if first_error is None:
         return EXIT_OK
     console.print(f"[bold red]Some rows failed.[/] The first error:\n{first_error.rstrip()}", highlight=False)
     return EXIT_FAILED_ROWS
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

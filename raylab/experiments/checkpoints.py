@@ -12,7 +12,7 @@ from raylab.types import Array
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """A folder of `<digest>.safetensors`. The digest names all that determines the weights, so a file is never stale."""
+    """A folder of `<digest>.safetensors`. The digest names all that determines the weights: no file is ever stale."""
 
     folder: Path
 

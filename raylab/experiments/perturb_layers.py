@@ -81,9 +81,10 @@ class PerturbLayers:
         """What is trained and what is only evaluated."""
         needed = {trial.checkpoint for trial in pending}
         kept = sum(checkpoint in self.checkpoints for checkpoint in needed)
+        data, epochs = self.data, self.recipe.epochs
         return {
-            "data": f"{self.data.name}, {len(self.data.train_y):,} training and {len(self.data.test_y):,} test samples",
-            "models": f"{self.models} x {self.model_name}; {len(needed) - kept} to train, {self.recipe.epochs} epochs each",
+            "data": f"{data.name}, {len(data.train_y):,} training and {len(data.test_y):,} test samples",
+            "models": f"{self.models} x {self.model_name}; {len(needed) - kept} to train, {epochs} epochs each",
         }
 
     def groups(self, pending: Sequence[Trial]) -> list[Group]:
