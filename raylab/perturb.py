@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 PERTURBATIONS: Registry[Perturbation] = Registry("perturbation")
+DETERMINISTIC = frozenset({ORIGINAL, "reinit"})  # every draw of these is the same: one is enough
 
 
 @PERTURBATIONS.register(ORIGINAL)

@@ -60,36 +60,23 @@ class FCN(nn.Module):
             x = stage(x)
         return x
 
+    def initial_state(self, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
+        """theta_0: every weight and bias from U(-1/sqrt(in), 1/sqrt(in)), drawn by numpy: the same on every device."""
+        state = {}
+        for name, fan_in, fan_out in zip(self.layer_names, self.sizes, self.sizes[1:], strict=False):
+            state[f"{name}.weight"] = _uniform(rng, shape=(fan_out, fan_in), fan_in=fan_in)
+            state[f"{name}.bias"] = _uniform(rng, shape=(fan_out,), fan_in=fan_in)
+        return state
+
+    def initial_law(self, layer: Layer, parameter: str) -> Callable[[np.random.Generator], NDArray[np.float32]]:
+        """The law that theta_0 drew a parameter ("weight" or "bias") of a layer from. Picklable."""
+        shape = tuple(self.get_submodule(layer.name).get_parameter(parameter).shape)
+        return functools.partial(_uniform, shape=shape, fan_in=layer.shape[1])
+
     def load(self, state: Mapping[str, Array]) -> FCN:
         """Take over weights, as `initial_state` and `train` give them; returns itself."""
         self.load_state_dict({name: torch.tensor(array) for name, array in state.items()})
         return self.eval()
-
-
-def layer_shapes(inputs: int, outputs: int, depth: int, width: int) -> dict[str, tuple[int, int]]:
-    """Name -> (out, in) of every layer, without building the network."""
-    sizes = (inputs, *[width] * depth, outputs)
-    return {f"fc{k}": (sizes[k], sizes[k - 1]) for k in range(1, len(sizes))}
-
-
-def initial_state(
-    inputs: int, outputs: int, depth: int, width: int, rng: np.random.Generator
-) -> dict[str, NDArray[np.float32]]:
-    """theta_0: every weight and bias from U(-1/sqrt(in), 1/sqrt(in)), drawn by numpy, so the same on every device."""
-    state = {}
-    for name, (fan_out, fan_in) in layer_shapes(inputs, outputs, depth, width).items():
-        state[f"{name}.weight"] = _uniform(rng, shape=(fan_out, fan_in), fan_in=fan_in)
-        state[f"{name}.bias"] = _uniform(rng, shape=(fan_out,), fan_in=fan_in)
-    return state
-
-
-def initial_law(layer: Layer, parameter: str) -> Callable[[np.random.Generator], NDArray[np.float32]]:
-    """The law that `initial_state` drew a parameter ("weight" or "bias") of a layer from. Picklable."""
-    if parameter not in ("weight", "bias"):
-        raise ValueError(f"a linear layer has a weight and a bias, not '{parameter}'")
-    fan_out, fan_in = layer.shape
-    shape = (fan_out, fan_in) if parameter == "weight" else (fan_out,)
-    return functools.partial(_uniform, shape=shape, fan_in=fan_in)
 
 
 def _uniform(rng: np.random.Generator, *, shape: tuple[int, ...], fan_in: int) -> NDArray[np.float32]:
