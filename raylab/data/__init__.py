@@ -1,0 +1,5 @@
+"""Labelled data: what a model is trained on and evaluated with."""
+
+from raylab.data.labelled import ClassificationData
+
+__all__ = ["ClassificationData"]

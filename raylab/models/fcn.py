@@ -1,0 +1,84 @@
+"""ReLU networks of fully connected layers, as in "Efficacy of data-free metrics", Section 4."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from raylab.models.kernels import affine
+from raylab.types import Array, Layer
+
+
+class Linear(nn.Linear):
+    """A linear layer that takes the fast road when nobody asks for gradients."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """x W^T + b; input (samples, in_features)."""
+        if torch.is_grad_enabled() or input.dim() != 2:
+            return super().forward(input)
+        return affine(input, self.weight, self.bias)
+
+
+class FCN(nn.Module):
+    """inputs - width x depth - outputs, with ReLU between. Its layers are fc1 .. fc{depth+1}."""
+
+    def __init__(self, inputs: int, outputs: int, depth: int, width: int) -> None:
+        if min(inputs, outputs, width) < 1 or depth < 0:
+            raise ValueError(f"no network has inputs={inputs} outputs={outputs} depth={depth} width={width}")
+        super().__init__()
+        self.sizes = (inputs, *[width] * depth, outputs)
+        for k, (fan_in, fan_out) in enumerate(zip(self.sizes, self.sizes[1:], strict=False), start=1):
+            # Empty rather than default weights: those would draw from torch's global generator.
+            setattr(self, f"fc{k}", nn.utils.skip_init(Linear, fan_in, fan_out))
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """fc1 .. fc{depth+1}, in the order of the forward pass."""
+        return tuple(f"fc{k}" for k in range(1, len(self.sizes)))
+
+    @property
+    def stages(self) -> Sequence[Callable[[Tensor], Tensor]]:
+        """The forward pass cut in pieces: fc1, relu, fc2, relu, ..., so that x_{k+1} = stages[k](x_k)."""
+        pieces: list[Callable[[Tensor], Tensor]] = []
+        for name in self.layer_names:
+            pieces += [getattr(self, name), torch.relu]
+        return pieces[:-1]
+
+    def stage_of(self, layer: str) -> int:
+        """Index of the stage that holds a layer."""
+        return 2 * self.layer_names.index(layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (samples, outputs) of inputs (samples, inputs)."""
+        for stage in self.stages:
+            x = stage(x)
+        return x
+
+    def initial_state(self, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
+        """theta_0: every weight and bias from U(-1/sqrt(in), 1/sqrt(in)), drawn by numpy: the same on every device."""
+        state = {}
+        for name, fan_in, fan_out in zip(self.layer_names, self.sizes, self.sizes[1:], strict=False):
+            state[f"{name}.weight"] = _uniform(rng, shape=(fan_out, fan_in), fan_in=fan_in)
+            state[f"{name}.bias"] = _uniform(rng, shape=(fan_out,), fan_in=fan_in)
+        return state
+
+    def initial_law(self, layer: Layer, parameter: str) -> Callable[[np.random.Generator], NDArray[np.float32]]:
+        """The law that theta_0 drew a parameter ("weight" or "bias") of a layer from. Picklable."""
+        shape = tuple(self.get_submodule(layer.name).get_parameter(parameter).shape)
+        return functools.partial(_uniform, shape=shape, fan_in=layer.shape[1])
+
+    def load(self, state: Mapping[str, Array]) -> FCN:
+        """Take over weights, as `initial_state` and `train` give them; returns itself."""
+        self.load_state_dict({name: torch.tensor(array) for name, array in state.items()})
+        return self.eval()
+
+
+def _uniform(rng: np.random.Generator, *, shape: tuple[int, ...], fan_in: int) -> NDArray[np.float32]:
+    bound = 1 / math.sqrt(fan_in)
+    return rng.uniform(-bound, bound, shape).astype(np.float32)

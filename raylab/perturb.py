@@ -1,0 +1,127 @@
+"""What may take the place of a layer's trained weights, and putting it there for a while.
+
+A perturbation is called once for each parameter tensor of a layer: weights and biases are replaced together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from raylab.errors import UserError
+from raylab.registry import Registry
+from raylab.types import ORIGINAL, Array, LayerWeights, Perturbation
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PERTURBATIONS: Registry[Perturbation] = Registry("perturbation")
+DETERMINISTIC = frozenset({ORIGINAL, "reinit"})  # every draw of these is the same: one is enough
+
+
+@PERTURBATIONS.register(ORIGINAL)
+def original(weights: LayerWeights, rng: np.random.Generator) -> Array:
+    """The trained tensor as it is."""
+    return weights.trained
+
+
+@PERTURBATIONS.register("reinit")
+def reinit(weights: LayerWeights, rng: np.random.Generator) -> Array:
+    """The tensor's own theta_0 (Zhang et al. 2019). Raises UserError where theta_0 is not known."""
+    return _initial(weights)
+
+
+@PERTURBATIONS.register("rerandomize")
+def rerandomize(weights: LayerWeights, rng: np.random.Generator) -> Array:
+    """A fresh draw from the law that the tensor was initialised with."""
+    return _fresh(weights, rng)
+
+
+@PERTURBATIONS.register("reinit_signs")
+def reinit_signs(weights: LayerWeights, rng: np.random.Generator) -> Array:
+    """The signs of theta_0 on the magnitudes of a fresh draw ("Efficacy of data-free metrics", Fig. 12)."""
+    return np.copysign(_fresh(weights, rng), _initial(weights))
+
+
+@PERTURBATIONS.register("permute")
+def permute(weights: LayerWeights, rng: np.random.Generator) -> Array:
+    """The trained entries in a random order: same histogram, no structure."""
+    return rng.permutation(weights.trained.ravel()).reshape(weights.trained.shape)
+
+
+def perturb(
+    perturbation: Perturbation, layer: Mapping[str, LayerWeights], rng: np.random.Generator
+) -> dict[str, Array]:
+    """The new tensor of every parameter of a layer, drawn in the mapping's order.
+
+    The dtype stays the trained one's. Raises UserError where a perturbation (someone's own) gives back another shape.
+    """
+    new = {}
+    for name, weights in layer.items():
+        array = np.asarray(perturbation(weights, rng))
+        if array.shape != weights.trained.shape:
+            raise UserError(
+                f"The perturbation {getattr(perturbation, '__name__', perturbation)} made {array.shape} of "
+                f"{weights.layer.name}.{name}, which has shape {weights.trained.shape}: return the same shape."
+            )
+        new[name] = array.astype(weights.trained.dtype, copy=False)
+    return new
+
+
+@contextmanager
+def perturbed(module: nn.Module, layer: str, arrays: Mapping[str, Array]) -> Iterator[nn.Module]:
+    """Within the `with` block the named layer of `module` has these parameters; afterwards the old ones, bit for bit.
+
+    The old tensors are set aside, not copied, so that leaving (also by an exception) cannot fail or round. Yields
+    the layer's module. ValueError for a layer, parameter or shape that the module does not have.
+    """
+    import torch
+
+    target = _submodule(module, layer)
+    parameters = {name: _parameter(target, layer, name, array.shape) for name, array in arrays.items()}
+    # empty_like keeps memory format, device and dtype of what is replaced.
+    new = {name: torch.empty_like(p.data).copy_(torch.tensor(arrays[name])) for name, p in parameters.items()}
+    old = {name: p.data for name, p in parameters.items()}
+    try:
+        for name, p in parameters.items():
+            p.data = new[name]
+        yield target
+    finally:
+        for name, p in parameters.items():
+            p.data = old[name]
+
+
+def _submodule(module: nn.Module, layer: str) -> nn.Module:
+    try:
+        return module.get_submodule(layer)
+    except AttributeError as error:
+        raise ValueError(f"the model has no layer '{layer}'") from error
+
+
+def _parameter(target: nn.Module, layer: str, name: str, shape: tuple[int, ...]) -> nn.Parameter:
+    parameter = target._parameters.get(name)
+    if parameter is None or tuple(parameter.shape) != shape:
+        found = None if parameter is None else tuple(parameter.shape)
+        raise ValueError(f"{layer}.{name} has shape {found}, its replacement {shape}")
+    return parameter
+
+
+def _initial(weights: LayerWeights) -> Array:
+    if weights.initial is None:
+        raise UserError(
+            f"Layer {weights.layer.name} has no known initial weights, so that it cannot be re-initialised: "
+            "use perturbations=[rerandomize] for models whose initialisation was never published."
+        )
+    return weights.initial
+
+
+def _fresh(weights: LayerWeights, rng: np.random.Generator) -> Array:
+    """A draw that is not theta_0 in disguise: a generator seeded like the initialisation's would make it so."""
+    fresh = weights.draw(rng)
+    constant = fresh.size < 2 or bool(np.all(fresh == fresh.flat[0]))
+    if weights.initial is not None and not constant and np.array_equal(fresh, weights.initial):
+        raise ValueError(f"the draw for {weights.layer.name} equals its theta_0: the generator is the initialisation's")
+    return fresh
