@@ -6,7 +6,7 @@ With run.py the only user of Hydra. A typo in a key or a value of the wrong type
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,21 +57,20 @@ class Config:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
-# What may differ between two commands that add to one results folder: how much is run, and where; never a row.
-_AXES = frozenset({"models", "layers", "perturbations", "draws"})
-_INCIDENTAL = frozenset({"results", "plan", "progress", "cluster", "stack", "batch_size"})
+# How much is run: two commands that differ here add to one results folder.
+_AXES = ("models", "layers", "perturbations", "draws")
+# Where and how it is run: no answer depends on it. What the data are, their revision says, wherever they lie.
+_INCIDENTAL = ("results", "plan", "progress", "cluster", "stack", "batch_size", "data", "spectral.device")
 
 
-def answer_digest(config: dict[str, Any]) -> str:
-    """Digest of everything in a config that changes an answer."""
-    return digest({key: value for key, value in config.items() if key not in _INCIDENTAL})
+def answer_digest(config: dict[str, Any], identity: Mapping[str, str]) -> str:
+    """Digest of everything that changes an answer: of a config, and what an experiment says of itself."""
+    return digest([_without(config, _INCIDENTAL), dict(identity)])
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What makes the rows of two configs incomparable, as "train.epochs: 12 -> 3"."""
-    skip = _AXES | _INCIDENTAL
-    before = {key: value for key, value in _flat(old).items() if key.split(".")[0] not in skip}
-    after = {key: value for key, value in _flat(new).items() if key.split(".")[0] not in skip}
+    before, after = (_without(config, _AXES + _INCIDENTAL) for config in (old, new))
     keys = sorted(before.keys() | after.keys())
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
 
@@ -186,11 +185,15 @@ def _refuse_extra(config: dict[str, Any]) -> None:
 _SECTIONS: dict[str, Any] = {"": Config, "cluster": ClusterConfig, "train": Recipe, "spectral": SpectralOptions}
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _without(config: Mapping[str, Any], sections: tuple[str, ...], prefix: str = "") -> dict[str, Any]:
+    """A config as dotted keys and values, less some sections."""
     flat: dict[str, Any] = {}
-    for key, value in config.items():
+    for name, value in config.items():
+        key = f"{prefix}{name}"
+        if key in sections:
+            continue
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= _without(value, sections, f"{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
+            flat[key] = value
     return flat

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 
@@ -56,21 +56,22 @@ def run(config: Config, settings: dict[str, Any], command: str) -> int:
     """One run of a config; `settings` is the same as plain data, for the record. Returns the exit code."""
     console = Console()
     folder = Path(config.results)
-    _refuse_another_study(folder, settings)
     console.print(f"[bold]raylab[/] {config.name}: reading data, resolving names", highlight=False)
     experiment = experiments.build(config)
+    identity = dict(experiment.identity)
+    _refuse_another_study(folder, settings, identity)
     trials = experiment.trials()
     if config.plan:
         console.print(_plan_table(experiment, trials, parts.index(folder)[0], folder))
         return EXIT_OK
-    info = _run_info(settings, command, len(trials))
+    info = _run_info(settings, identity, command, len(trials))
     with sink.ParquetSink(folder, schema.schema(experiment.columns), _common(info)) as rows:
         console.print(_plan_table(experiment, trials, rows.status, folder))
         sink.write_run_info(folder, info)
         rows.retry(trial.id for trial in trials)
         done = rows.done()
         pending = [trial for trial in trials if trial.id not in done]
-        with progress.Progress(config.progress) as display:
+        with progress.Progress(cast(progress.Kind, config.progress)) as display:
             display.start(len(trials), done=len(trials) - len(pending))
             first_error = _collect(_stream(config.cluster, experiment, pending), rows, display)
     return _farewell(console, folder, first_error)
@@ -91,7 +92,8 @@ def usage() -> str:
         "                  runs what is missing.",
         "  plan=true       show what would be run, and stop",
         "  models=N  draws=N  layers=[fc1,fc2]  perturbations=[original,rerandomize]",
-        "  metrics=[standard,my_lab:entropy]  train.epochs=N  model.width=N  cluster.workers=N  spectral.dtype=float32  progress=plain",
+        "  metrics=[standard,my_lab:entropy]  train.epochs=N  model.width=N  cluster.workers=N",
+        "  spectral.dtype=float32  progress=plain",
         f"  {CONFIG_DIR} FOLDER  a folder of your own with experiment/NAME.yaml, model/NAME.yaml, ...",
         "",
         "exit code: 0 all rows ok, 1 some row failed, 2 bad input, 130 interrupted",
@@ -113,10 +115,14 @@ def _read(arguments: Sequence[str]) -> tuple[Config, dict[str, Any]]:
     return configuration.compose(overrides, extra)
 
 
-def _refuse_another_study(folder: Path, settings: dict[str, Any]) -> None:
-    """Rows of two configs in one folder could not be told apart by who reads them."""
-    before = sink.read_run_info(folder).get("config")
-    changed = configuration.differences(before, settings) if before else []
+def _refuse_another_study(folder: Path, settings: dict[str, Any], identity: dict[str, str]) -> None:
+    """Rows of two studies in one folder could not be told apart by who reads them."""
+    before = sink.read_run_info(folder)
+    if not before:
+        return
+    changed = configuration.differences(before["config"], settings)
+    was = before["identity"]
+    changed += [f"{key}: {was.get(key)} -> {value}" for key, value in identity.items() if was.get(key) != value]
     if changed:
         more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
         what = f"{'; '.join(changed[:3])}{more}"
@@ -136,10 +142,11 @@ def _plan_table(experiment: Experiment, trials: Sequence[Trial], status: Mapping
     return tables.plan_table(plan)
 
 
-def _run_info(settings: dict[str, Any], command: str, planned: int) -> dict[str, Any]:
+def _run_info(settings: dict[str, Any], identity: dict[str, str], command: str, planned: int) -> dict[str, Any]:
     return {
         "config": settings,
-        "digest": configuration.answer_digest(settings),
+        "identity": identity,
+        "digest": configuration.answer_digest(settings, identity),
         "command": command,
         "code": provenance.code_version(),
         "versions": provenance.library_versions(),

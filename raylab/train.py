@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 State = dict[str, Array]
+TRAIN_VERSION = "1"  # raised whenever the same recipe and generator would give other weights
 
 
 class DivergedError(ArithmeticError):

@@ -183,6 +183,11 @@ class Experiment(Protocol):
         ...
 
     @property
+    def identity(self) -> Mapping[str, str]:
+        """What changes an answer and is in no config: the version of the metrics, the content of the data."""
+        ...
+
+    @property
     def skipped(self) -> Mapping[str, str]:
         """Layer -> why it is left out."""
         ...

@@ -68,9 +68,10 @@ def test_an_own_experiment_from_an_own_folder(tmp_path):
 
 def test_only_what_changes_an_answer_changes_its_digest():
     def digest(*overrides: str) -> str:
-        return config.answer_digest(config.compose(overrides)[1])
+        return config.answer_digest(config.compose(overrides)[1], {"data": "d1"})
 
-    assert digest() == digest("results=elsewhere", "cluster.workers=4", "progress=none", "stack=3")
+    assert digest() == digest("results=elsewhere", "cluster.workers=4", "progress=none", "stack=3", "+data.root=x")
+    assert digest() == digest("spectral.device=cpu") != config.answer_digest(config.compose([])[1], {"data": "d2"})
     assert len({digest(), digest("seed=1"), digest("train.epochs=2"), digest("spectral=oracle")}) == 4
 
 

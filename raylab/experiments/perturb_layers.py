@@ -19,6 +19,7 @@ from raylab.experiments.attempt import add_values
 from raylab.experiments.checkpoints import Checkpoints
 from raylab.layers import find_layers, select, split_by_size
 from raylab.registry import bind
+from raylab.train import TRAIN_VERSION
 from raylab.types import (
     ORIGINAL,
     Group,
@@ -66,6 +67,11 @@ class PerturbLayers:
     metrics_version: str
     options: SpectralOptions
     checkpoints: Checkpoints
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What changes an answer and is in no config."""
+        return {"metrics": self.metrics_version, "data": self.data.revision, "training": TRAIN_VERSION}
 
     @property
     def columns(self) -> Mapping[str, type]:
@@ -136,7 +142,7 @@ class PerturbLayers:
 
     def _checkpoint(self, replicate: int) -> str:
         """Digest of all that determines the weights of a model."""
-        return digest([self.model, asdict(self.recipe), self.data.revision, self.seed, replicate])
+        return digest([TRAIN_VERSION, self.model, asdict(self.recipe), self.data.revision, self.seed, replicate])
 
 
 def by_model(trials: Sequence[Trial]) -> dict[str, list[Trial]]:

@@ -86,6 +86,11 @@ class ParquetSink:
             raise
         self._next = 1 + max((parts.number(part) for part in parts.paths(self.folder)), default=0)
 
+    @property
+    def status(self) -> Mapping[str, str]:
+        """Status by trial id, of every row there is."""
+        return self._status
+
     def done(self) -> set[str]:
         """Ids of trials whose row is ok or skipped."""
         return {trial for trial, status in self._status.items() if status in DONE}
