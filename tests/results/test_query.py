@@ -1,5 +1,6 @@
 """SQL over a results folder: right answers, one-line errors, and no way out."""
 
+import contextlib
 import csv
 import json
 import subprocess
@@ -77,11 +78,11 @@ def test_no_way_out_of_the_view(results, tmp_path, sql):
 
 
 def test_the_results_cannot_be_changed(results):
+    before = load(results)
     for sql in ("DELETE FROM trials", "DROP VIEW trials", "UPDATE trials SET alpha = 0"):
-        rows = load(results).num_rows
-        with pytest.raises(UserError):
+        with contextlib.suppress(UserError):
             query(results, sql)
-        assert load(results).num_rows == rows
+        assert load(results).equals(before)
 
 
 def test_a_damaged_part_is_named(tmp_path):

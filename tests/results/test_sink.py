@@ -1,6 +1,5 @@
 """Every trial exactly once on disk, whatever happens."""
 
-import json
 import os
 import random
 import signal
@@ -187,7 +186,7 @@ def test_a_full_disk_is_one_line_and_loses_only_what_was_not_committed(tmp_path,
         sink.write(good(1))
         with monkeypatch.context() as patch:
             patch.setattr(sink_module.pq, "write_table", full)
-            with pytest.raises(UserError, match="No space left on device. Mend it"):
+            with pytest.raises(UserError, match=r"No space left on device\. Mend it"):
                 sink.flush()
         assert len(statuses(tmp_path)) == 1
     assert len(statuses(tmp_path)) == 2
@@ -217,7 +216,7 @@ def test_a_name_that_is_taken_is_never_overwritten(tmp_path):
 
 def test_a_folder_that_cannot_be_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="Cannot write to .*file: Not a directory"):
+    with pytest.raises(UserError, match=r"Cannot write to .*file: Not a directory"):
         opened(tmp_path / "file")
 
 
@@ -270,7 +269,12 @@ def test_readers_never_see_half_a_part_while_a_run_retries(tmp_path):
     with opened(tmp_path, flush_rows=1) as sink:
         for at in range(20):
             sink.write(bad(at) if at % 2 else good(at))
-    script = "import sys; from raylab.results import load\nfor _ in range(60): t = load(sys.argv[1]); assert t.num_rows == len(set(t['trial_id'].to_pylist()))\nprint('fine')"
+    script = (
+        "import sys; from raylab.results import load\n"
+        "for _ in range(40):\n"
+        "    ids = load(sys.argv[1])['trial_id'].to_pylist(); assert len(ids) == len(set(ids))\n"
+        "print('fine')"
+    )
     reader = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     while reader.poll() is None:
         with opened(tmp_path, flush_rows=1) as sink:
@@ -278,4 +282,4 @@ def test_readers_never_see_half_a_part_while_a_run_retries(tmp_path):
             for at in range(1, 20, 2):
                 sink.write(bad(at))
     assert reader.communicate()[0] == "fine\n"
-    assert json.loads(json.dumps(len(statuses(tmp_path)))) == 20
+    assert len(statuses(tmp_path)) == 20
