@@ -36,7 +36,7 @@ def plan_table(plan: Plan) -> TextTable:
     for layer in layers:
         each = [counts[layer, perturbation] for perturbation in perturbations]
         to_run = sum(each) - done[layer]
-        name = "whole model" if layer is None else layer
+        name = "baseline" if layer is None else layer
         rows.append([name, *(f"{n:,}" if n else "" for n in each), f"{done[layer]:,}", f"{to_run:,}"])
     every = [sum(counts[layer, perturbation] for layer in layers) for perturbation in perturbations]
     finished = sum(done.values())

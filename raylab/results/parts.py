@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ T = TypeVar("T")
 TRIALS = "trials"
 RUN_INFO = "run.json"
 # A run that starts may remove failed rows, to try them again, while we read: list the folder anew, so many times.
-_ATTEMPTS = 5
+ATTEMPTS = 5
 
 
 def paths(folder: str | Path) -> list[Path]:
@@ -32,10 +33,16 @@ def number(part: Path) -> int:
 
 def read(part: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """One part (of `columns`, those that it has). Raises UserError if it is damaged, FileNotFoundError if gone."""
+    with _opened(part) as file:
+        has = file.schema_arrow.names
+        return file.read(columns=None if columns is None else [name for name in columns if name in has])
+
+
+@contextlib.contextmanager
+def _opened(part: Path) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(part, page_checksum_verification=True) as file:
-            has = file.schema_arrow.names
-            return file.read(columns=None if columns is None else [name for name in columns if name in has])
+            yield file
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:
@@ -50,14 +57,10 @@ def load(folder: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
 
     `columns`: only these, where there are such. Raises UserError if there is no folder, no row, or a damaged part.
     """
-    for attempt in range(_ATTEMPTS):
-        found = require(folder)
-        try:
-            return _concat([read(part, columns) for part in found])
-        except FileNotFoundError:
-            if attempt == _ATTEMPTS - 1:
-                raise
-    raise AssertionError("unreachable")
+    for _ in range(ATTEMPTS):
+        with contextlib.suppress(FileNotFoundError):
+            return _concat([read(part, columns) for part in require(folder)])
+    raise UserError(f"The parts of {folder} keep changing: ask again in a moment.")
 
 
 def _concat(tables: list[pa.Table]) -> pa.Table:
@@ -78,7 +81,13 @@ def require(folder: str | Path) -> list[Path]:
 
 def schema(found: Sequence[Path]) -> pa.Schema:
     """The union of the parts' columns, in the order in which they appear; errors as `read`."""
-    return _together(lambda: pa.unify_schemas([read(part, []).schema for part in found], promote_options="permissive"))
+    schemas = [_schema(part) for part in found]
+    return _together(lambda: pa.unify_schemas(schemas, promote_options="permissive"))
+
+
+def _schema(part: Path) -> pa.Schema:
+    with _opened(part) as file:
+        return file.schema_arrow
 
 
 def index(folder: str | Path) -> tuple[dict[str, str], dict[str, Path]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,25 +13,26 @@ from rich.console import Console, ConsoleOptions
 from rich.table import Table
 
 GAP = 2  # spaces between columns, one of them the divider that rich draws
+NARROW = 30  # a text that may be wrapped gets at least so many characters, if it has them
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """Cells as text. The first `texts` columns are text, flush left; the others numbers, flush right.
+    """Cells as text. The columns whose places are in `texts` are flush left; the others are numbers, flush right.
 
     `rich.print(table)` shows it. Where it is wider than the terminal, its columns go into several blocks that repeat
-    the first one: a number is never wrapped or cut.
+    the first one: a number is never wrapped or cut. A text in the last column may be wrapped.
     """
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
-    texts: int = 1
+    texts: Collection[int] = (0,)
     note: str = ""
 
     def markdown(self) -> str:
         """For a README or a notebook."""
-        rule = ["---" if place < self.texts else "---:" for place in range(len(self.header))]
+        rule = ["---" if place in self.texts else "---:" for place in range(len(self.header))]
         lines = [self.header, rule, *self.rows]
         body = "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
         title = f"**{self.title}**\n\n" if self.title else ""
@@ -40,9 +41,10 @@ class TextTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
         blocks = self._blocks(options.max_width)
         for place, block in enumerate(blocks):
-            table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0), show_edge=False)
+            table: Table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0), show_edge=False)
             for column in block:
-                table.add_column(_one_line(self.header[column]), justify=self._justify(column), no_wrap=True)
+                justify: Any = "left" if column in self.texts else "right"
+                table.add_column(_one_line(self.header[column]), justify=justify, no_wrap=not self._wraps(column))
             for row in self.rows:
                 table.add_row(*(_one_line(row[column]) for column in block))
             if place == 0 and self.title:
@@ -52,8 +54,8 @@ class TextTable:
         if self.note:
             yield f"[dim]{_escape(self.note)}[/]\n"
 
-    def _justify(self, column: int) -> Any:
-        return "left" if column < self.texts else "right"
+    def _wraps(self, column: int) -> bool:
+        return column in self.texts and column == len(self.header) - 1 > 0
 
     def _blocks(self, width: int) -> list[list[int]]:
         """Columns that fit side by side, the first one in every block."""
@@ -61,6 +63,8 @@ class TextTable:
             return []
         cells = [[name, *(row[place] for row in self.rows)] for place, name in enumerate(self.header)]
         wide = [max(map(cell_len, map(_one_line, column))) + GAP for column in cells]
+        if self._wraps(len(wide) - 1):
+            wide[-1] = min(wide[-1], NARROW)
         blocks, used = [[0]], wide[0]
         for place in range(1, len(wide)):
             if used + wide[place] > width and len(blocks[-1]) > 1:
