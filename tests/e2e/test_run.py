@@ -1,0 +1,183 @@
+"""The command as a person types it, in a process of its own."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from raylab.results import load
+
+TINY = ["debug=tiny", "progress=plain"]
+ON_RAY = ["debug=tiny", "cluster=local", "progress=plain"]
+ROWS = 2 * (1 + 3 * 4)  # two models: the baseline, and three layers with four perturbations each
+VOLATILE = {"seconds", "train_seconds", "started_at", "finished_at", "host", "config", "code", "versions"}
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    command = [sys.executable, "-m", "raylab.run", "results=out", *arguments]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    process = start(folder, *arguments)
+    out, err = process.communicate(timeout=200)
+    return process.returncode, out, err
+
+
+def rows(folder: Path) -> dict[str, dict]:
+    """Every row by trial, without what may differ between two runs of the same work."""
+    table = load(folder / "out").to_pylist()
+    found = {row["trial_id"]: {k: repr(v) for k, v in row.items() if k not in VOLATILE} for row in table}
+    assert len(found) == len(table), "a trial is in the results twice"
+    return found
+
+
+def write_lab(folder: Path, **functions: str) -> None:
+    (folder / "my_lab.py").write_text("\n".join(functions.values()))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    code, out, err = run(folder, *TINY)
+    assert code == 0, err
+    return folder, out
+
+
+def test_ends_with_rows_a_report_and_the_next_command(undisturbed):
+    folder, out = undisturbed
+    assert len(rows(folder)) == ROWS
+    assert {row["status"] for row in rows(folder).values()} == {"'ok'"}
+    assert "out/report.html" in out and "python -m raylab.query out" in out
+    assert (folder / "out" / "report.html").stat().st_size > 10_000
+    for suffix in ("png", "svg"):
+        assert len(list((folder / "out" / "figures").glob(f"*.{suffix}"))) >= 3
+
+
+def test_the_same_command_again_runs_nothing(undisturbed):
+    folder, _ = undisturbed
+    before = {path: path.stat().st_mtime_ns for path in (folder / "out" / "trials").iterdir()}
+    code, _, err = run(folder, *TINY)
+    assert code == 0, err
+    assert {path: path.stat().st_mtime_ns for path in (folder / "out" / "trials").iterdir()} == before
+
+
+def test_a_larger_study_adds_only_what_is_missing(undisturbed, tmp_path):
+    subprocess.run(["cp", "-r", str(undisturbed[0] / "out"), str(tmp_path / "out")], check=True)
+    before = rows(tmp_path)
+    code, _, err = run(tmp_path, *TINY, "models=3")
+    assert code == 0, err
+    after = rows(tmp_path)
+    assert len(after) == ROWS // 2 * 3 and before.items() <= after.items()
+
+
+def test_plan_shows_the_work_and_does_none_of_it(tmp_path):
+    code, out, _ = run(tmp_path, *TINY, "plan=true")
+    assert code == 0 and f"{ROWS} trials" in out
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["experiment=digit"], "Did you mean 'digits'"),
+        (["data=mnist", "data.root=nowhere"], "data.root=FOLDER"),
+        (["perturbations=[original,rerandomise]"], "Did you mean 'rerandomize'"),
+        (["metrics=[standart]"], "Did you mean 'standard'"),
+        (["metrics=[my_lab:entropy]"], "Cannot import 'my_lab'"),
+        (["layers=[fc9]"], "matches no layer"),
+        (["model.depth=deep"], "depth"),
+        (["model._target_=raylab.models.fcn.FNC"], "Did you mean 'FCN'"),
+        (["+model.activation=gelu"], "takes no 'activation'"),
+        (["spectral.estimator=kss"], "ks"),
+        (["--verbose"], "--help"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments, says):
+    code, _, err = run(tmp_path, *TINY, *arguments)
+    assert code == 2
+    assert err.startswith("raylab: ") and says in err
+    assert len(err.strip().splitlines()) == 1, err
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_study_is_not_mixed_in(undisturbed):
+    code, _, err = run(undisturbed[0], *TINY, "train.epochs=3")
+    assert code == 2 and "train.epochs: 2 -> 3" in err and "results=ANOTHER_FOLDER" in err
+
+
+def test_a_failed_row_is_kept_named_and_tried_again(tmp_path):
+    header = "def broken(weights, rng):\n"
+    write_lab(tmp_path, broken=header + "    raise RuntimeError('no such luck')\n")
+    arguments = [*TINY, "perturbations=[original,my_lab:broken]"]
+    code, out, _ = run(tmp_path, *arguments)
+    assert code == 1 and "no such luck" in out
+    failed = [row for row in rows(tmp_path).values() if row["status"] == "'failed'"]
+    assert len(failed) == 6 and all("no such luck" in row["error"] for row in failed)
+    write_lab(tmp_path, broken=header + "    return -weights.trained\n")
+    code, _, err = run(tmp_path, *arguments)
+    assert code == 0, err
+    assert [row["status"] for row in rows(tmp_path).values()] == ["'ok'"] * 14
+
+
+def test_training_that_diverges_is_a_failed_row(tmp_path):
+    code, out, _ = run(tmp_path, *TINY, "train.learning_rate=1e9", "models=1")
+    assert code == 1 and "lower train.learning_rate" in out
+    assert {row["status"] for row in rows(tmp_path).values()} == {"'failed'"}
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("workers", [1, 4])
+def test_ray_gives_the_numbers_of_one_process(undisturbed, tmp_path, workers):
+    code, _, err = run(tmp_path, *ON_RAY, f"cluster.workers={workers}")
+    assert code == 0, err
+    assert rows(tmp_path) == rows(undisturbed[0])
+
+
+@pytest.mark.cluster
+def test_a_metric_from_outside_the_package(tmp_path):
+    lines = ["import numpy as np", "def gini(spectrum):"]
+    lines += ["    x = spectrum.evals", "    return float(np.abs(x[:, None] - x).mean() / (2 * x.mean()))", ""]
+    write_lab(tmp_path, gini="\n".join(lines))
+    code, _, err = run(tmp_path, *ON_RAY, "metrics=[standard,my_lab:gini]")
+    assert code == 0, err
+    measured = [float(row["gini"]) for row in rows(tmp_path).values() if row["layer"] != "None"]
+    assert len(measured) == ROWS - 2 and all(0 < value < 1 for value in measured)
+    assert "gini" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.cluster
+def test_killed_at_random_moments_loses_and_doubles_nothing(undisturbed, tmp_path):
+    moments = random.Random(0)
+    for _ in range(4):
+        process = start(tmp_path, *ON_RAY)
+        time.sleep(moments.uniform(5, 14))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    code, _, err = run(tmp_path, *ON_RAY)
+    assert code == 0, err
+    assert rows(tmp_path) == rows(undisturbed[0])
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(tmp_path, sent):
+    more = ["models=200", "train.epochs=20"]
+    process = start(tmp_path, *ON_RAY, *more)
+    trials = tmp_path / "out" / "trials"
+    deadline = time.monotonic() + 100
+    while not any(trials.glob("*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "python -m raylab.run" in err and "models=200" in err and "Traceback" not in err
+    assert 0 < len(rows(tmp_path)) < 2600
