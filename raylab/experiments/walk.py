@@ -144,7 +144,8 @@ class _Walk:
 
     def _parameters(self, layer: Layer) -> dict[str, LayerWeights]:
         """Every parameter tensor of a layer: its weight and its bias are replaced together."""
-        names = [name for name in self._trained.state if name.rpartition(".")[0] == layer.name]
+        # In theta_0's order, which never changes: a checkpoint's is alphabetical, and perturbations draw in order.
+        names = [name for name in self._initial if name.rpartition(".")[0] == layer.name]
         return {
             (parameter := name.rpartition(".")[2]): LayerWeights(
                 layer,

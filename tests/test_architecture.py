@@ -1,0 +1,59 @@
+"""The house as the README draws it: who may import whom, and what stays light."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+
+def test_nothing_points_up():
+    linter = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"]
+    done = subprocess.run(linter, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        ("raylab, raylab.types, raylab.results", ("torch", "ray", "cupy", "matplotlib", "hydra")),
+        ("raylab.spectral, raylab.layers", ("torch", "ray", "cupy", "hydra", "pyarrow", "matplotlib")),
+        ("raylab.report", ("torch", "ray", "cupy", "hydra")),
+        ("raylab.run", ("torch", "ray", "cupy", "matplotlib", "torchvision", "timm", "transformers")),
+    ],
+)
+def test_an_import_stays_light(modules, heavy):
+    loaded = python(f"import sys, {modules}; print(*sys.modules)").split()
+    assert not set(heavy) & set(loaded)
+
+
+def test_spectra_need_numpy_and_scipy_only():
+    """As on a GPU machine without Ray, Hydra, Arrow or rich."""
+    blocked = ("ray", "hydra", "omegaconf", "pyarrow", "duckdb", "rich", "sklearn", "torch", "cupy", "weightwatcher")
+    code = f"""
+import sys
+for name in {blocked}: sys.modules[name] = None
+import numpy as np
+from raylab import spectral
+from raylab.types import Layer
+weights = np.random.default_rng(0).standard_normal((64, 32))
+metrics = spectral.resolve(["standard", "marchenko_pastur", "randomized"])
+print(spectral.measure(weights, Layer("a", 0, "linear", weights.shape), metrics)["alpha"] > 1)
+"""
+    assert python(code).strip() == "True"
+
+
+def test_the_readme_draws_the_files_that_are_there():
+    tree = re.search(r"```text\n(raylab/.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert tree, "the README has no file tree"
+    drawn = set(re.findall(r"[\w/]+\.py", tree[1]))
+    there = {str(path.relative_to(ROOT / "raylab")) for path in (ROOT / "raylab").rglob("*.py") if path.stat().st_size}
+    there -= {name for name in there if name.endswith("__init__.py")}
+    assert drawn == there
