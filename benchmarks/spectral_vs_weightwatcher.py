@@ -13,6 +13,8 @@ import os
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # weightwatcher reads weights as float16 where it sees CUDA
 
 import argparse
+import contextlib
+import io
 import itertools
 import logging
 import statistics
@@ -94,7 +96,11 @@ def cases(model: torch.nn.Module) -> dict[str, tuple[Callable[[], Any], Callable
     options = SpectralOptions(device="cpu")
 
     def theirs(mp_fit: bool) -> Callable[[], Any]:
-        return lambda: weightwatcher.WeightWatcher(model=model).analyze(randomize=False, mp_fit=mp_fit, plot=False)
+        def analyze() -> Any:
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints for every layer below 20 eigenvalues
+                return weightwatcher.WeightWatcher(model=model).analyze(randomize=False, mp_fit=mp_fit, plot=False)
+
+        return analyze
 
     def ours(*metrics: str) -> Callable[[], Any]:
         return lambda: raylab.analyze(model, metrics, options)
