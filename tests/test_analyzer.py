@@ -96,6 +96,16 @@ def test_importing_raylab_loads_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_measuring_an_array_on_a_machine_without_gpu_does_not_import_torch():
+    code = (
+        "import sys, numpy, raylab\n"
+        "raylab.analyze({'a': numpy.random.default_rng(0).normal(size=(30, 20))})\n"
+        "from raylab.spectral.backend import _driver_present\n"
+        "assert _driver_present() or 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_the_spectral_room_needs_numpy_alone_to_load():
     code = "import sys, raylab.spectral; assert not {'torch', 'cupy', 'pyarrow', 'ray', 'hydra'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,6 +7,7 @@ done again, with its zero rows and columns stripped and by SVD.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib.util
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from raylab.types import Array
 
 DEVICES = ("auto", "cpu", "cuda", "torch-cuda", "cupy")
 ILL_CONDITIONED = 1e-11  # smallest over largest eigenvalue, below which the float64 Gram route is not trusted
-STACK_BYTES = 1 << 30  # of float64 Gram matrices in one GPU call; CuPy's workspace is indexed with 32 bits
+STACK_BYTES = 1 << 30  # of float64 weights in one GPU call; CuPy's workspace is indexed with 32 bits
 CUPY_BATCHED_UP_TO = 256  # CuPy's batched solver is Jacobi's, good for small matrices; larger ones go one by one
 # MKL's tridiagonalisation (which torch brings) beats OpenBLAS's (numpy) from this size on. Measured by CPU maker.
 MKL_FROM = {"GenuineIntel": 1100, "AuthenticAMD": 2500}
@@ -52,6 +53,8 @@ def available(device: str) -> bool:
     """Whether "cpu", "torch-cuda" or "cupy" can be used here."""
     if device == "cpu":
         return True
+    if not _driver_present():  # asked first, so that a machine without a GPU imports neither
+        return False
     return {"torch-cuda": _torch_sees_gpu, "cupy": _cupy_sees_gpu}[device]()
 
 
@@ -138,7 +141,7 @@ def _carefully(matrix: Array) -> Array:
 
 def _gpu_stacks(stack: Array) -> Sequence[Array]:
     """Pieces small enough for one call of a batched GPU solver."""
-    size = max(1, STACK_BYTES // (8 * stack.shape[2] ** 2))
+    size = max(1, STACK_BYTES // (8 * stack.shape[1] * stack.shape[2]))
     return [stack[i : i + size] for i in range(0, len(stack), size)]
 
 
@@ -170,6 +173,14 @@ def _cupy(stack: Array, dtype: str) -> Array:
         return cupy.asnumpy(cupy.where(finite[:, None], evals.astype(cupy.float64), cupy.nan))
 
     return np.concatenate([solve(piece) for piece in _gpu_stacks(stack)])
+
+
+def _driver_present() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _torch_sees_gpu() -> bool:

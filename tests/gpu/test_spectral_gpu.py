@@ -35,7 +35,7 @@ def test_eigenvalues_agree_with_lapack(device, shape):
 def test_a_stack_larger_than_one_call(device, monkeypatch):
     weights = stack(50, 64, 32)
     truth = backend.eigenvalues(weights, "float64", "cpu")
-    monkeypatch.setattr(backend, "STACK_BYTES", 8 * 32**2 * 7)
+    monkeypatch.setattr(backend, "STACK_BYTES", 8 * 64 * 32 * 7)
     np.testing.assert_allclose(backend.eigenvalues(weights, "float64", device), truth, atol=1e-12 * truth.max())
 
 
