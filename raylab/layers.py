@@ -39,7 +39,7 @@ def find_layers(model: Any) -> tuple[list[Layer], list[Skipped]]:
     """
     found: list[Layer] = []
     skipped: list[Skipped] = []
-    seen: dict[int, str] = {}
+    seen: dict[tuple[object, ...], str] = {}
     for index, (layer, tensor, kind) in enumerate(_candidates(model)):
         layer = replace(layer, index=index)
         first = seen.setdefault(_identity(tensor), layer.name)
@@ -149,7 +149,10 @@ def _candidate(path: str, module: Any, name: str, tensor: Any) -> Iterator[tuple
     yield Layer(full, 0, known or type(module).__name__, tuple(tensor.shape)), tensor, known
 
 
-def _identity(tensor: Any) -> int:
-    """The same for two names of one tensor. Views of one storage at the same place count as one."""
-    pointer = tensor.data_ptr() if hasattr(tensor, "data_ptr") else 0
-    return pointer or id(tensor)
+def _identity(tensor: Any) -> tuple[object, ...]:
+    """The same for two names of one tensor: of one shape, at one place in memory."""
+    if hasattr(tensor, "data_ptr"):
+        place = tensor.data_ptr()
+    else:
+        place = getattr(tensor, "__array_interface__", {"data": (0, False)})["data"][0]
+    return (place or id(tensor), *tensor.shape)

@@ -18,11 +18,11 @@ import numpy as np
 
 from raylab.errors import UserError
 from raylab.layers import CONV_TREATMENTS
-from raylab.registry import suggest
+from raylab.registry import Registry, suggest
 from raylab.spectral.backend import resolve_device
 from raylab.spectral.esd import spectra, spectrum
 from raylab.spectral.metrics import METRICS
-from raylab.spectral.power_law import fit_evals
+from raylab.spectral.power_law import ESTIMATORS, fit_evals
 from raylab.types import Layer, Metric, SpectralOptions, Spectrum, Value, digest
 
 METRICS_VERSION = 1  # raised whenever a metric of ours may give another value than before
@@ -113,7 +113,8 @@ def version(names: Sequence[str], options: SpectralOptions | None = None) -> str
     """Digest of all that decides the values: the names, the options but the device, our version, a user's own code."""
     settings = asdict(options or SpectralOptions())
     del settings["device"]  # devices agree to rounding, and a run may move from one to another
-    return digest([METRICS_VERSION, sorted(names), settings, [_source(name) for name in sorted(names)]])
+    sources = [_source(METRICS, name) for name in sorted(names)] + [_source(ESTIMATORS, settings["estimator"])]
+    return digest([METRICS_VERSION, sorted(names), settings, sources])
 
 
 def probe_spectrum(options: SpectralOptions) -> Spectrum:
@@ -179,12 +180,12 @@ def _name(metric: Callable[..., Any]) -> str:
     return getattr(metric, "__name__", type(metric).__name__)
 
 
-def _source(name: str) -> str:
-    """The source text of a metric that is not ours, so that an edited metric is measured anew."""
-    if name in METRICS:
+def _source(registry: Registry[Any], name: str) -> str:
+    """The source text of what is not ours, so that an edited metric is measured anew."""
+    if name in registry:
         return ""
-    metric = METRICS.resolve(name)
+    item = registry.resolve(name)
     try:
-        return inspect.getsource(metric if inspect.isroutine(metric) else type(metric))
+        return inspect.getsource(item if inspect.isroutine(item) else type(item))
     except (OSError, TypeError):
         return ""

@@ -42,7 +42,7 @@ def power_law(spectrum: Spectrum) -> Mapping[str, Value]:
         "fit_status": found.status,
         "estimator": spectrum.options.estimator,
         "num_evals": len(spectrum.evals),
-        "alpha_hat": found.alpha * log10(_largest(spectrum)),
+        "alpha_hat": found.alpha * log10(_largest(spectrum.evals)),
         "log_alpha_norm": _log_alpha_norm(spectrum.evals, found.alpha),
     }
 
@@ -50,7 +50,7 @@ def power_law(spectrum: Spectrum) -> Mapping[str, Value]:
 def norms(spectrum: Spectrum) -> Mapping[str, Value]:
     """Norms, ranks and entropy. `spectral_norm` is the largest eigenvalue, the square of the largest singular value."""
     evals = spectrum.evals
-    total, largest = float(evals.sum()), _largest(spectrum)
+    total, largest = float(evals.sum()), _largest(spectrum.evals)
     rank = _matrix_rank(spectrum)
     return {
         "log_norm": log10(total),
@@ -96,12 +96,12 @@ def randomized(spectrum: Spectrum) -> Mapping[str, Value]:
     control = _permuted_evals(spectrum)
     pooled = np.sort(control.ravel())
     bulk = fit_bulk(pooled, spectrum.N, spectrum.M)
-    first, largest = control[0], _largest(spectrum)
+    largest, largest_of_control = _largest(spectrum.evals), _largest(control[0])
     return {
-        "rand_lambda_max": float(pooled[-1]),
-        "rand_distance": _jensen_shannon_distance(spectrum.evals, first),
-        "rand_softrank": float(first[-1]) / largest if largest > 0 else math.nan,
-        "rand_maxdist": largest - float(first[-1]),
+        "rand_lambda_max": _largest(pooled),
+        "rand_distance": _jensen_shannon_distance(spectrum.evals, control[0]),
+        "rand_softrank": largest_of_control / largest if largest > 0 else math.nan,
+        "rand_maxdist": largest - largest_of_control,
         "rand_mp_softrank": bulk.softrank,
         "rand_mp_sigma": bulk.sigma,
         "rand_bulk_edge": bulk.bulk_edge,
@@ -115,8 +115,8 @@ def log10(x: float) -> float:
     return math.log10(x) if 0 < x < math.inf else math.nan
 
 
-def _largest(spectrum: Spectrum) -> float:
-    return float(spectrum.evals[-1]) if len(spectrum.evals) else math.nan
+def _largest(evals: Array) -> float:
+    return float(evals[-1]) if len(evals) else math.nan
 
 
 def _spikes(bulk: MarchenkoPasturFit) -> int | None:

@@ -27,7 +27,8 @@ ROUNDING = 1e-12  # slack of the lower bounds, so that no candidate is dropped b
 
 NAN = math.nan
 Tail = tuple[float, float, int]  # alpha, D, index of xmin among the sorted points
-Estimator = Callable[[Array, SpectralOptions], Tail | None]
+# (points above the threshold, how many eigenvalues are not above it, options) -> the tail, or None where there is none
+Estimator = Callable[[Array, int, SpectralOptions], Tail | None]
 
 ESTIMATORS: Registry[Estimator] = Registry("estimator")
 _fits: WeakKeyDictionary[Spectrum, PowerLawFit] = WeakKeyDictionary()
@@ -56,7 +57,7 @@ def fit_evals(evals: Array, options: SpectralOptions | None = None) -> PowerLawF
         return _failed("too_few")
     if points[-1] - points[0] <= 1e-10 * points[-1]:
         return _failed("constant")
-    tail = estimate(points, options)
+    tail = estimate(points, len(evals) - len(points), options)
     return _failed("no_tail") if tail is None else _fit_of(tail, points)
 
 
@@ -70,7 +71,7 @@ def threshold(evals: Array, options: SpectralOptions) -> float:
 
 
 @ESTIMATORS.register("ks")
-def ks(points: Array, options: SpectralOptions) -> Tail | None:
+def ks(points: Array, below: int, options: SpectralOptions) -> Tail | None:
     """The candidate with the least KS distance; every point but the last is one."""
     if options.small_sample not in ("oracle", "standard"):
         raise UserError(f"small_sample must be oracle or standard, not '{options.small_sample}'.")
@@ -81,16 +82,16 @@ def ks(points: Array, options: SpectralOptions) -> Tail | None:
 
 
 @ESTIMATORS.register("median")
-def median(points: Array, options: SpectralOptions) -> Tail | None:
-    """Hill's estimator with xmin at the median: alpha as TempBalance and its successors define it."""
+def median(points: Array, below: int, options: SpectralOptions) -> Tail | None:
+    """Hill's estimator with xmin at the median of all eigenvalues: alpha as TempBalance (2023) defines it."""
     logs = _centered_logs(points)
-    start = len(points) // 2
+    start = max((len(points) + below) // 2 - below, 0)
     alpha = _alphas(logs)[start] if start < len(points) - 1 else math.inf
     return (float(alpha), _distance(logs, start, alpha), start) if math.isfinite(alpha) else None
 
 
 @ESTIMATORS.register("xmin_peak")
-def xmin_peak(points: Array, options: SpectralOptions) -> Tail | None:
+def xmin_peak(points: Array, below: int, options: SpectralOptions) -> Tail | None:
     """The least KS distance among xmin near the peak of the histogram of log10 lambda (weightwatcher's fix_fingers).
 
     The candidates lie between log10(0.95 peak) and 1.5 peak. That the lower end is a logarithm is the original's slip,

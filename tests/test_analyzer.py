@@ -1,0 +1,111 @@
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import raylab
+from raylab.errors import UserError
+from raylab.types import SpectralOptions
+
+CPU = SpectralOptions(device="cpu")
+
+
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(60, 40), nn.ReLU(), nn.Conv2d(3, 12, 3), nn.Linear(40, 5), nn.Linear(40, 30))
+
+
+def test_a_row_a_layer_with_the_leading_columns_first():
+    table = raylab.analyze(model(), options=CPU)
+    leading = ["layer", "kind", "N", "M", "alpha", "D", "xmin", "sigma", "num_tail", "status"]
+    assert table.column_names[:10] == leading
+    assert table["layer"].to_pylist() == ["0", "2", "3", "4"]
+    assert table["status"].to_pylist() == ["ok", "ok", "skipped", "ok"]
+    assert table["reason"].to_pylist() == [None, None, "5 eigenvalues are fewer than min_evals=8", None]
+    assert (table["N"].to_pylist(), table["M"].to_pylist()) == ([60, 12, 40, 40], [40, 3, 5, 30])
+    assert table["alpha"].to_pylist()[2] is None
+
+
+def test_it_can_be_called_again():
+    first = raylab.analyze(model(), options=CPU)
+    assert raylab.analyze(model(), options=CPU).equals(first)
+
+
+def test_a_state_dict_gives_the_same_numbers():
+    table = raylab.analyze(model(), options=CPU)
+    assert raylab.analyze(model().state_dict(), options=CPU).equals(table)
+    arrays = {name: tensor.numpy() for name, tensor in model().state_dict().items()}
+    assert raylab.analyze(arrays, options=CPU).equals(table)
+
+
+def test_the_model_is_left_alone():
+    subject = model()
+    before = {name: tensor.clone() for name, tensor in subject.state_dict().items()}
+    raylab.analyze(subject, ("standard", "marchenko_pastur", "randomized"), CPU)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in subject.state_dict().items())
+
+
+def test_chosen_layers_and_a_metric_of_ones_own():
+    def ratio(spectrum):
+        return spectrum.N / spectrum.M
+
+    table = raylab.analyze(model(), ("norms", ratio), CPU, layers=("[04]",))
+    assert table["layer"].to_pylist() == ["0", "4"]
+    assert table["ratio"].to_pylist() == pytest.approx([1.5, 4 / 3])
+    assert "alpha" not in table.column_names
+
+
+def test_a_layer_without_a_power_law_failed_and_says_why():
+    rows = raylab.analyze({"dead": np.zeros((20, 30)), "bad": np.full((20, 30), np.nan)}, options=CPU).to_pylist()
+    assert [(row["status"], row["reason"]) for row in rows] == [
+        ("failed", "no power law: too_few"),
+        ("failed", "no power law: non_finite"),
+    ]
+    assert all(math.isnan(row["alpha"]) for row in rows)
+
+
+def test_slices_are_rows():
+    table = raylab.analyze(model(), options=SpectralOptions(conv="slices", device="cpu", min_evals=3), layers=("2",))
+    assert table["slice"].to_pylist() == list(range(9))
+    assert set(table["layer"].to_pylist()) == {"2"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"metrics": ("standrad",)}, "Did you mean 'standard'"),
+        ({"layers": ("fc*",)}, r"'fc\*' matches no layer"),
+        ({"options": SpectralOptions(conv="fft")}, "Unknown conv=fft"),
+    ],
+)
+def test_bad_input_is_one_clear_line(arguments, message):
+    with pytest.raises(UserError, match=message) as caught:
+        raylab.analyze(model(), **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_importing_raylab_loads_nothing_heavy():
+    heavy = "{'torch', 'pyarrow', 'ray', 'cupy', 'scipy', 'numpy'}"
+    code = (
+        f"import sys, raylab; assert not {heavy} & set(sys.modules); raylab.analyze; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_measuring_an_array_on_a_machine_without_gpu_does_not_import_torch():
+    code = (
+        "import sys, numpy, raylab\n"
+        "raylab.analyze({'a': numpy.random.default_rng(0).normal(size=(30, 20))})\n"
+        "from raylab.spectral.backend import _driver_present\n"
+        "assert _driver_present() or 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_spectral_room_needs_numpy_alone_to_load():
+    code = "import sys, raylab.spectral; assert not {'torch', 'cupy', 'pyarrow', 'ray', 'hydra'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

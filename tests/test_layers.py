@@ -1,0 +1,137 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from raylab.errors import UserError
+from raylab.layers import find_layers, matrices_shape, select, split_by_size, weights
+from raylab.types import Layer, SpectralOptions
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(50, 16)
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.norm = nn.BatchNorm2d(8)
+        self.attention = nn.MultiheadAttention(16, 2)
+        self.queries = nn.Parameter(torch.zeros(4, 5, 6))
+        self.fc = nn.Linear(16, 10)
+        self.head = nn.Linear(16, 50, bias=False)
+        self.head.weight = self.embedding.weight
+
+
+def test_layers_in_the_order_of_the_model():
+    found, _ = find_layers(Model())
+    assert [(layer.name, layer.kind, layer.shape) for layer in found] == [
+        ("embedding", "embedding", (50, 16)),
+        ("conv", "conv2d", (8, 3, 3, 3)),
+        ("attention.out_proj", "linear", (16, 16)),
+        ("fc", "linear", (10, 16)),
+    ]
+    indices = [layer.index for layer in found]
+    assert indices == sorted(indices)
+
+
+def test_what_is_left_out_has_a_reason():
+    _, skipped = find_layers(Model())
+    assert {item.layer.name: item.reason for item in skipped} == {
+        "queries": "Model of 3 dimensions is not supported",
+        "attention.in_proj_weight": "MultiheadAttention of 2 dimensions is not supported",
+        "head": "tied: the same tensor as embedding",
+    }
+
+
+def test_the_weights_by_name():
+    model = Model()
+    tensors = weights(model)
+    assert tensors["fc"] is model.fc.weight
+    assert tensors["attention.in_proj_weight"] is model.attention.in_proj_weight
+
+
+def test_a_subclass_is_its_parents_kind():
+    class Scaled(nn.Linear):
+        pass
+
+    found, _ = find_layers(nn.Sequential(Scaled(4, 5)))
+    assert [layer.kind for layer in found] == ["linear"]
+
+
+def test_a_lone_layer_is_a_model():
+    found, _ = find_layers(nn.Linear(4, 5))
+    assert [(layer.name, layer.shape) for layer in found] == [("weight", (5, 4))]
+
+
+@pytest.mark.parametrize("convert", [lambda tensor: tensor, lambda tensor: tensor.numpy()])
+def test_a_state_dict(convert):
+    state = {name: convert(tensor) for name, tensor in Model().state_dict().items()}
+    found, skipped = find_layers(state)
+    assert [layer.name for layer in found if layer.kind == "conv2d"] == ["conv"]
+    assert {"embedding", "fc", "attention.in_proj_weight"} <= {layer.name for layer in found}
+    assert "queries" in {item.layer.name for item in skipped}
+    assert not any("bias" in layer.name or "norm" in layer.name for layer in found)
+
+
+@pytest.mark.parametrize("convert", [lambda tensor: tensor, lambda tensor: tensor.numpy()])
+def test_tied_tensors_of_a_state_dict_count_once(convert):
+    _, skipped = find_layers({name: convert(tensor) for name, tensor in Model().state_dict().items()})
+    assert [item.layer.name for item in skipped if "tied" in item.reason] == ["head"]
+
+
+def test_equal_arrays_are_not_tied():
+    found, skipped = find_layers({"a": np.zeros((10, 10)), "b": np.zeros((10, 10))})
+    assert len(found) == 2
+    assert not skipped
+
+
+def test_what_is_no_model():
+    with pytest.raises(UserError, match="not list"):
+        find_layers([1, 2])
+
+
+NAMED = [Layer(name, i, "linear", (20, 10)) for i, name in enumerate(["fc1", "fc2", "head", "block.0.fc"])]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "names"),
+    [
+        (["*"], ["fc1", "fc2", "head", "block.0.fc"]),
+        (["fc*"], ["fc1", "fc2"]),
+        (["head", "fc1"], ["fc1", "head"]),
+        (["*.fc"], ["block.0.fc"]),
+        (["fc[2-9]"], ["fc2"]),
+    ],
+)
+def test_selection_keeps_the_order_of_the_model(patterns, names):
+    assert [layer.name for layer in select(NAMED, patterns)] == names
+
+
+def test_a_pattern_that_matches_nothing():
+    with pytest.raises(UserError, match=r"'fc3' matches no layer. Did you mean 'fc[12]'\? Available: block.0.fc, fc1"):
+        select(NAMED, ["head", "fc3"])
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "options", "reason"),
+    [
+        ((7, 100), "linear", {}, "7 eigenvalues are fewer than min_evals=8"),
+        ((8, 100), "linear", {}, None),
+        ((4, 2, 2, 2), "conv2d", {}, None),
+        ((4, 2, 2, 2), "conv2d", {"conv": "slices"}, "2 eigenvalues are fewer than min_evals=8"),
+        ((4, 200, 2, 2), "conv2d", {"conv": "reshape"}, "4 eigenvalues are fewer than min_evals=8"),
+        ((50257, 768), "embedding", {}, "N=50257 is more than max_N=50000"),
+        ((50257, 768), "embedding", {"max_N": 60000}, None),
+        ((20000, 16000), "linear", {}, "16000 eigenvalues are more than max_evals=15000"),
+    ],
+)
+def test_the_limits_on_size(shape, kind, options, reason):
+    kept, skipped = split_by_size([Layer("x", 0, kind, shape)], SpectralOptions(**options))
+    assert [item.reason for item in skipped] == ([reason] if reason else [])
+    assert len(kept) == (reason is None)
+
+
+def test_shapes_of_matrices():
+    conv = Layer("c", 0, "conv2d", (8, 3, 5, 4))
+    assert matrices_shape(conv) == (20, 8, 3)
+    assert matrices_shape(conv, "reshape") == (1, 60, 8)
+    assert matrices_shape(Layer("l", 0, "linear", (10, 30))) == (1, 30, 10)
