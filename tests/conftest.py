@@ -1,13 +1,16 @@
 """What every test may ask for."""
 
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
-settings.register_profile("raylab", derandomize=True, deadline=None)
-settings.load_profile("raylab")
+with contextlib.suppress(ImportError):  # a GPU box runs tests/gpu with torch, numpy and pytest alone
+    from hypothesis import settings
+
+    settings.register_profile("raylab", derandomize=True, deadline=None)
+    settings.load_profile("raylab")
 
 
 @pytest.fixture(scope="session")
