@@ -14,6 +14,8 @@ from torch import Tensor
 
 from raylab.models.kernels import affine
 
+BLOCK = 128  # rows
+
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
@@ -61,10 +63,15 @@ def _as_rows(output: Tensor) -> Tensor:
 
 def _js_divergence(a: Tensor, b: Tensor) -> Tensor:
     """JS divergence in nats of softmax(a) and softmax(b), a value a row. Log-domain, so that p = 0 is harmless."""
+    # A few rows at a time: temporaries of megabytes cost more in page faults than the logarithms do.
+    return torch.cat([_js_of_block(x, y) for x, y in zip(a.split(BLOCK), b.split(BLOCK), strict=True)])
+
+
+def _js_of_block(a: Tensor, b: Tensor) -> Tensor:
     log_p, log_q = a.log_softmax(-1), b.log_softmax(-1)
-    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
-    divergence = log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)
-    return divergence.sum(-1).clamp_min(0) / 2  # rounding may leave -1e-9
+    log_m = torch.logaddexp(log_p, log_q).sub_(math.log(2))
+    divergence = log_p.exp().mul_(log_p - log_m).add_(log_q.exp().mul_(log_q - log_m))
+    return divergence.sum(-1).clamp_min_(0) / 2  # rounding may leave -1e-9
 
 
 class _LinearCKA:
@@ -85,7 +92,7 @@ class _LinearCKA:
         self._n += len(a)
         a, b = a - self._shift[0], b - self._shift[1]
         for total, x in zip(self._sums, (a, b), strict=True):
-            total += x.sum(0, dtype=torch.float64)
+            total += x.sum(0)
         for total, (x, y) in zip(self._products, ((a, a), (b, b), (b, a)), strict=True):
             total += affine(x.mT, y.mT)
 
