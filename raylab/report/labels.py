@@ -12,18 +12,21 @@ class Style(NamedTuple):
 
     name: str
     color: str
+    deed: str = ""  # what was done to a layer, where it is not its name
 
 
 # Blue and orange as in the paper; all four from Okabe and Ito's palette for colour-blind readers.
 STYLES = {
-    ORIGINAL: Style("trained", "#4d4d4d"),
+    ORIGINAL: Style("trained", "#757b87"),
     "reinit": Style("re-initialised", "#0072B2"),
     "rerandomize": Style("re-randomised", "#E69F00"),
-    "reinit_signs": Style("re-init. signs", "#009E73"),
+    "reinit_signs": Style("re-init. signs", "#009E73", "given its re-initialised signs on re-randomised magnitudes"),
     "permute": Style("permuted", "#CC79A7"),
 }
 SPARE = ("#56B4E9", "#D55E00", "#882255", "#999933")
+CRITICAL = "#D55E00"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+GLYPHS = dict(zip((*MARKERS, "_"), "●■▲◆▼✚✖◀▶★–", strict=True))  # the markers as text
 
 # The eight of the paper's Figure 3, then the rest, in the order in which they are shown.
 PRIMARY = (
@@ -74,3 +77,8 @@ def in_order(metrics: list[str]) -> list[str]:
     """The paper's eight first, then the similarities, then the others as they come."""
     first = [name for name in (*PRIMARY, *SIMILARITY) if name in metrics]
     return first + [name for name in metrics if name not in first]
+
+
+def marker(place: int, layers: int) -> str:
+    """The marker of a layer; all alike where there are more layers than markers."""
+    return MARKERS[place] if layers <= len(MARKERS) else "o"

@@ -66,7 +66,9 @@ def layer_table(table: pa.Table, column: str) -> TextTable | None:
     header = ["layer", *(labels.style(condition).name for condition in conditions)]
     unit = " [%]" if percent else ""
     note = f"Mean ± standard error over {most} models." if most > 1 else "One model: no standard error."
-    return TextTable(f"{labels.metric(column)}{unit} by layer".capitalize(), header, rows, note=note)
+    name = labels.metric(column)
+    title = f"{name.capitalize() if name.isascii() else name}{unit} by layer"
+    return TextTable(title, header, rows, note=note)
 
 
 def _layer_mean(results: pa.Table, column: str, layer: str, condition: str) -> frame.Mean:

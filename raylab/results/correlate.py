@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from raylab.errors import UserError
 from raylab.results import frame, rank, schema
 from raylab.types import ORIGINAL, digest
 
 MIN_ROWS = 4  # fewer say nothing: status "too_few"
-MIN_UNITS = 3  # fewer models than this have no confidence interval
+MIN_UNITS = 5  # a bootstrap over fewer models says nothing: no confidence interval
 STATISTICS = ("rho", "rho_lo", "rho_hi", "rho_p", "tau", "tau_lo", "tau_hi", "tau_p", "rmse", "r2")
 SCHEMA = pa.schema(
     [
@@ -69,9 +70,11 @@ def correlate(
             raise UserError(f"No column '{name}' to correlate. Available: {', '.join(_measured(table))}.")
     data = _Data.of(table, target, names, resampling or Resampling())
     rows: list[dict[str, Any]] = []
-    for condition, perturbations in (conditions or default_conditions(table)).items():
-        inside = np.isin(data.perturbation, list(perturbations)) & (data.layer >= 0)
-        rows += _condition(data, inside, condition)
+    # The products are small: threads of the BLAS would spend their time waiting for each other.
+    with threadpool_limits(limits=1):
+        for condition, perturbations in (conditions or default_conditions(table)).items():
+            inside = np.isin(data.perturbation, list(perturbations)) & (data.layer >= 0)
+            rows += _condition(data, inside, condition)
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 

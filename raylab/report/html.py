@@ -1,0 +1,233 @@
+"""The report of a results folder: one HTML file that needs nothing else, and its figures as files.
+
+It reads the folder only, at any time: an unfinished run gives the report of what is there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv
+
+from raylab.report import figures, labels, tables
+from raylab.report.picture import INK, Picture
+from raylab.report.progress import duration
+from raylab.results import frame, parts, schema
+from raylab.results.correlate import correlate
+from raylab.results.sink import read_run_info
+from raylab.results.text import TextTable, number, p_value
+from raylab.types import ORIGINAL
+
+ERRORS = 5  # failed rows that are shown in full
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A figure as the template takes it."""
+
+    picture: Picture
+    svgs: list[str]
+
+
+def write(folder: str | Path, correlations: pa.Table | None = None) -> Path:
+    """Write <folder>/report.html, its figures as <folder>/figures/*.png and *.svg, and <folder>/correlations.csv.
+
+    `correlations`: of these results, where the caller has them (`raylab.results.correlate.correlate`). Returns the
+    path of the report. Raises UserError for a folder without results or with a damaged part.
+    """
+    folder = Path(folder)
+    table = parts.load(folder)
+    if correlations is None:
+        correlations = correlated(table)
+    drawn = figures.pictures(table, correlations)
+    for picture in drawn:
+        picture.save(folder / "figures")
+    csv.write_csv(correlations, folder / "correlations.csv")
+    report = folder / "report.html"
+    temporary = report.with_name(".report.html.tmp")
+    temporary.write_text(render(folder, table, correlations, drawn), encoding="utf-8")
+    return temporary.replace(report)
+
+
+def correlated(table: pa.Table) -> pa.Table:
+    """The correlations of a results table with accuracy; with loss where there is no accuracy; else none."""
+    results = frame.ok(table)
+    for target in ("accuracy", "loss"):
+        if np.isfinite(frame.floats(results, target)).any():
+            return correlate(table, target=target)
+    return correlate(table, target="seconds", metrics=[])
+
+
+def render(folder: Path, table: pa.Table, correlations: pa.Table, drawn: list[Picture]) -> str:
+    """The page as text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("raylab.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["batch_by_size"] = _pairs
+    info = read_run_info(folder)
+    experiment = ", ".join(dict.fromkeys(filter(None, frame.texts(table, "experiment")))) or folder.name
+    return environment.get_template("report.html.j2").render(
+        ink=INK,
+        glyphs=labels.GLYPHS,
+        experiment=experiment,
+        folder=str(folder),
+        info=info,
+        config=_flat(info.get("config", {})),
+        counts=_counts(table, info),
+        findings=findings(table, correlations),
+        missing=_missing(table, drawn),
+        shown=[Shown(picture, picture.inline()) for picture in drawn],
+        tables=_tables(table, correlations),
+        failures=_failures(table, "failed"),
+        skips=_failures(table, "skipped"),
+        provenance=_provenance(table),
+        columns=[(field.name, str(field.type), schema.description(field)) for field in table.schema],
+        written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    )
+
+
+def _pairs(shown: list[Shown]) -> list[list[Shown]]:
+    """Neighbouring figures of one panel go side by side."""
+    groups: list[list[Shown]] = []
+    for each in shown:
+        single = len(each.svgs) == 1
+        if single and groups and len(groups[-1]) == 1 and len(groups[-1][0].svgs) == 1:
+            groups[-1].append(each)
+        else:
+            groups.append([each])
+    return groups
+
+
+def _counts(table: pa.Table, info: Mapping[str, Any]) -> dict[str, Any]:
+    status = Counter(frame.texts(table, "status"))
+    models = len(np.unique(frame.codes(table, *frame.MODEL)))
+    planned = int(info.get("planned") or 0)
+    return {
+        "rows": table.num_rows,
+        "ok": status["ok"],
+        "failed": status["failed"],
+        "skipped": status["skipped"],
+        "planned": planned,
+        "share": min(1.0, table.num_rows / planned) if planned else 1.0,
+        "models": models,
+        "layers": len(frame.layers(table)),
+        "work": duration(float(np.nansum(frame.floats(table, "seconds")))),
+    }
+
+
+def findings(table: pa.Table, correlations: pa.Table) -> list[str]:
+    """What the numbers say, in a few sentences. None is said that the results cannot bear."""
+    results = frame.ok(table)
+    return [*_about_layers(results), *_about_metrics(correlations)]
+
+
+def _about_layers(results: pa.Table) -> list[str]:
+    said = []
+    whole = figures.baseline(results)
+    if np.isfinite(whole.mean):
+        error = f" ± {number(100 * whole.sem, 2)}" if whole.n > 1 else ""
+        plural = "s reach" if whole.n > 1 else " reaches"
+        said.append(f"{whole.n:,} trained model{plural} an accuracy of {number(100 * whole.mean, 2)}{error} %.")
+    for condition in frame.conditions(results):
+        means = {
+            layer: frame.mean_over_models(frame.select(results, layer, condition), "accuracy")
+            for layer in frame.layers(results)
+        }
+        left = {layer: 100 * mean.mean for layer, mean in means.items() if mean.n}
+        if condition == ORIGINAL or len(left) < 2:
+            continue
+        worst, best = min(left, key=lambda layer: left[layer]), max(left, key=lambda layer: left[layer])
+        style = labels.style(condition)
+        said.append(
+            f"With one layer {style.deed or style.name}, between {left[worst]:.1f} % ({worst}) "
+            f"and {left[best]:.1f} % ({best}) is left."
+        )
+    return said
+
+
+def _about_metrics(correlations: pa.Table) -> list[str]:
+    rows = {
+        row["metric"]: row
+        for row in correlations.to_pylist()
+        if (row["scope"], row["condition"]) == ("mean", "all") and row["status"] in ("ok", "partial")
+    }
+    said = []
+    for name in ("alpha", max(rows, key=lambda name: abs(rows[name]["rho"]), default="alpha")):
+        if name in rows:
+            row = rows.pop(name)
+            low_high = f"[{number(row['rho_lo'], 2)}, {number(row['rho_hi'], 2)}]"
+            interval = f", 95 % interval {low_high}" if np.isfinite(row["rho_lo"]) else ""
+            strongest = "" if name == "alpha" else "The strongest correlation is that of "
+            label = "α" if name == "alpha" else labels.metric(name)
+            said.append(
+                f"{strongest}{label}: Spearman ρ with {row['target']} is {number(row['rho'])} on average over layers"
+                f"{interval}, permutation p {p_value(row['rho_p'])} (n = {row['n']:,})."
+            )
+    return said
+
+
+def _tables(table: pa.Table, correlations: pa.Table) -> list[TextTable]:
+    names = list(dict.fromkeys(correlations["condition"].to_pylist()))
+    made = [tables.layer_table(table, "accuracy"), tables.layer_table(table, "alpha")]
+    made += [tables.grouping_table(correlations), tables.metric_table(correlations)]
+    made += [tables.metric_table(correlations, "pooled")]
+    made += [tables.metric_table(correlations, "mean", name) for name in names if name != "all"]
+    return [each for each in made if each]
+
+
+def _failures(table: pa.Table, status: str) -> list[dict[str, str]]:
+    """The first rows of that status, each kind of error once."""
+    bad = table.filter(pa.array(frame.texts(table, "status") == status))
+    kinds: dict[str, dict[str, str]] = {}
+    columns = ("error", "model", "replicate", "layer", "perturbation", "host")
+    for row in zip(*(frame.texts(bad, name) for name in columns), strict=True):
+        error, model, replicate, layer, perturbation, host = row
+        last = (error.strip().splitlines() or ["no message"])[-1]
+        where = f"{model} {replicate}, {layer or 'whole model'}, {perturbation}" + (f", on {host}" if host else "")
+        kinds.setdefault(last, {"last": last, "error": error.strip(), "where": where, "count": "0"})
+        kinds[last]["count"] = str(int(kinds[last]["count"]) + 1)
+    return list(kinds.values())[:ERRORS]
+
+
+def _missing(table: pa.Table, drawn: list[Picture]) -> list[str]:
+    names = {picture.name for picture in drawn}
+    reasons = {
+        "accuracy_by_layer": "accuracy by layer (needs perturbed layers with an accuracy)",
+        "alpha_by_layer": "alpha by layer (needs alpha of layers)",
+        "metrics": "accuracy against the spectral metrics (needs perturbed layers with accuracy and metrics)",
+        "rho_by_metric": "correlations (need at least four perturbed rows of a layer)",
+        "similarity": "similarity to the trained model (no such column was measured)",
+    }
+    return [text for name, text in reasons.items() if name not in names]
+
+
+def _provenance(table: pa.Table) -> list[tuple[str, str]]:
+    """What rows say of how they came about: one value, or how many different ones."""
+    said = []
+    for name in (*schema.PROVENANCE, "estimator", "seed", "data", "metrics", "host"):
+        values = [value for value in dict.fromkeys(frame.texts(table, name)) if value]
+        if name in ("started_at", "finished_at") and values:
+            values = [min(values), max(values)][: 1 + (min(values) != max(values))]
+            said.append((name, " to ".join(value[:19] for value in values)))
+        elif values:
+            said.append((name, ", ".join(values[:4]) + (f" and {len(values) - 4} more" if len(values) > 4 else "")))
+    return said
+
+
+def _flat(config: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """A nested configuration as dotted keys."""
+    if not isinstance(config, Mapping):
+        return [(prefix, config if isinstance(config, str) else json.dumps(config, default=str))]
+    pairs = [_flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in config.items()]
+    return [pair for each in pairs for pair in each]

@@ -1,0 +1,166 @@
+"""A figure as panels: drawn together into a file, or one by one into a page that arranges them itself."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, GRID, PAPER = "#22262e", "#d8dce3", "#ffffff"
+_RC: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "legend.frameon": False,
+    "axes.unicode_minus": True,
+    "savefig.dpi": 200,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "raylab",
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """An entry of the legend: a colour, a marker, or both."""
+
+    text: str
+    color: str | None = None
+    marker: str = "o"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes; `draw` fills them, `note` stands above. Size in inches."""
+
+    title: str
+    draw: Callable[[Axes], None]
+    note: str = ""
+    width: float = 2.9
+    height: float = 2.5
+
+    def fill(self, ax: Axes) -> None:
+        """Draw into these axes."""
+        self.draw(ax)
+        if self.note:
+            ax.set_title(self.note)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report."""
+
+    name: str  # of its files
+    title: str
+    caption: str
+    panels: Sequence[Panel]
+    keys: Sequence[Key] = ()
+    columns: int = 4
+
+    def save(self, folder: Path) -> list[Path]:
+        """All panels in one figure, as <name>.png and <name>.svg."""
+        folder.mkdir(parents=True, exist_ok=True)
+        targets = [folder / f"{self.name}.{kind}" for kind in ("png", "svg")]
+        with _styled():
+            figure = self._together()
+            for target in targets:
+                metadata = {"Date": None} if target.suffix == ".svg" else {}
+                figure.savefig(target, facecolor=PAPER, metadata=metadata)
+        return targets
+
+    def inline(self) -> list[str]:
+        """Each panel as SVG for an HTML page, in the page's own colours: var(--ink), var(--grid)."""
+        with _styled():
+            return [_inline(panel, f"{self.name}-{at}-") for at, panel in enumerate(self.panels)]
+
+    def _together(self) -> Figure:
+        columns = min(self.columns, len(self.panels))
+        rows = -(-len(self.panels) // columns)
+        width, height = self.panels[0].width, self.panels[0].height
+        across = max(1, int(columns * width / 1.25))  # entries of the legend side by side
+        figure = _figure(columns * width, rows * height + 0.3 * -(-len(self.keys) // across))
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for panel, ax in zip(self.panels, axes, strict=False):
+            panel.fill(ax)
+        for ax in axes[len(self.panels) :]:
+            ax.set_axis_off()
+        if self.keys:
+            figure.legend(handles=_handles(self.keys), loc="outside upper center", ncols=across)
+        return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    """A figure that no window system and no global state knows of."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+@contextmanager
+def _styled() -> Iterator[None]:
+    import matplotlib as mpl
+
+    with mpl.rc_context(_RC):
+        yield
+
+
+def _handles(keys: Sequence[Key]) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    # A key without a colour stands for a marker, whatever the colour: grey.
+    return [
+        Line2D([], [], linestyle="", marker=key.marker, color=key.color or "#8a909c", label=key.text, markersize=6)
+        for key in keys
+    ]
+
+
+def _inline(panel: Panel, prefix: str) -> str:
+    figure = _figure(panel.width, panel.height)
+    panel.fill(figure.subplots())
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    return page_svg(text.getvalue(), panel.title, prefix)
+
+
+def page_svg(svg: str, title: str, prefix: str) -> str:
+    """matplotlib's SVG made part of a page: as wide as its place, ids of its own, no namespace, theme colours."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    head, body = svg.split(">", 1)
+    box = re.search(r'viewBox="[^"]*"', head)
+    assert box, "matplotlib writes a viewBox"
+    body = re.sub(r'\bid="', f'id="{prefix}', body)
+    body = re.sub(r"url\(#", f"url(#{prefix}", body)
+    body = re.sub(r'xlink:href="#', f'href="#{prefix}', body)
+    body = body.replace("xlink:href=", "href=").replace(INK, "var(--ink)").replace(GRID, "var(--grid)")
+    label = title.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return f'<svg {box[0]} role="img" aria-label="{label}">{body}'
