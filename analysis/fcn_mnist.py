@@ -85,7 +85,7 @@ def provenance(rows: pa.Table, info: dict) -> str:
     )
 
 
-def table_1(rows: pa.Table) -> tuple[str, Sequence[str], list[Sequence[str]], str]:
+def table_1(rows: pa.Table) -> tuple[str, Sequence[str], Sequence[Sequence[str]], str]:
     """alpha of the trained layers and the test accuracy."""
     lines = []
     baseline = frame.mean_over_models(frame.select(rows, "", None), "accuracy")
@@ -116,7 +116,7 @@ def compared(name: str, mean: frame.Mean, published: tuple[float, float], scale:
     )
 
 
-def accuracies(rows: pa.Table) -> tuple[str, Sequence[str], list[Sequence[str]], str]:
+def accuracies(rows: pa.Table) -> tuple[str, Sequence[str], Sequence[Sequence[str]], str]:
     """Accuracy after each perturbation of each layer."""
     lines = []
     for condition in ("reinit", "rerandomize", "reinit_signs"):
@@ -131,7 +131,7 @@ def accuracies(rows: pa.Table) -> tuple[str, Sequence[str], list[Sequence[str]],
     return "Accuracy [%] of perturbed models", ("", *(layer.upper() for layer in LAYERS)), lines, note
 
 
-def correlations(rows: pa.Table) -> tuple[str, Sequence[str], list[Sequence[str]], str]:
+def correlations(rows: pa.Table) -> tuple[str, Sequence[str], Sequence[Sequence[str]], str]:
     """rho and tau of accuracy against each metric."""
     found = correlate(rows, metrics=METRICS)
     lines = [tuple(line) for line in correlation_lines(found.to_pylist())]

@@ -221,11 +221,13 @@ def _farewell(console: Console, folder: Path, first_error: str | None) -> int:
     """What came out, where it is, and what to type next. Returns the exit code."""
     from raylab.report import html
 
-    for table in html.summary(folder):
+    results = parts.load(folder)
+    correlations = html.correlated(results)
+    for table in tables.summary(results, correlations):
         console.print(table)
     query = "SELECT layer, perturbation, avg(accuracy), avg(alpha) FROM trials GROUP BY ALL ORDER BY ALL"
     command = shlex.join(["python", "-m", "raylab.query", str(folder), query])
-    console.print(f"[bold]Report[/]  {html.write(folder)}", highlight=False, soft_wrap=True)
+    console.print(f"[bold]Report[/]  {html.write(folder, correlations)}", highlight=False, soft_wrap=True)
     console.print(f"[bold]Next[/]    {command}", highlight=False, soft_wrap=True)
     if first_error is None:
         return EXIT_OK

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from raylab.report import labels
-from raylab.results import frame
+from raylab.results import frame, schema
 from raylab.results.text import TextTable, number, p_value, significant
 from raylab.types import Trial
 
@@ -50,6 +50,15 @@ def _plan_notes(plan: Plan) -> list[str]:
     notes = [f"{again:,} failed in an earlier run and will be tried again."] if again else []
     notes += [f"Layer {layer} is skipped: {why}" for layer, why in plan.skipped.items()]
     return notes + [f"{what}: {much}" for what, much in plan.work.items()]
+
+
+def summary(table: pa.Table, correlations: pa.Table) -> list[TextTable]:
+    """What a person wants to see at the end of a run: accuracy and alpha by layer, and every metric's correlation."""
+    measured = schema.metric_columns(table.schema)
+    own = [name for name in measured if schema.group(table.schema.field(name)) == "own"]
+    shown = {*labels.PRIMARY, *labels.SIMILARITY, *own}
+    made = [layer_table(table, "accuracy"), layer_table(table, "alpha"), metric_table(correlations, metrics=shown)]
+    return [each for each in made if each]
 
 
 def layer_table(table: pa.Table, column: str) -> TextTable | None:

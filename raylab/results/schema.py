@@ -98,6 +98,9 @@ SPECTRAL = _group(
     num_spikes=(int, "eigenvalues above bulk_edge [count]"),
     num_erg=(int, "detX number: eigenvalues in the tail whose rescaled product is one [count]"),
     erg_gap=(float, "num_erg - num_tail: how far the detX tail is from the power-law tail [count]"),
+    rand_lambda_max=(float, "largest eigenvalue of W with permuted entries"),
+    rand_softrank=(float, "largest eigenvalue of W with permuted entries over that of W"),
+    rand_maxdist=(float, "largest eigenvalue of W less that of W with permuted entries"),
     rand_distance=(float, "Jensen-Shannon distance between the spectra of W and of W with permuted entries [1]"),
     num_traps=(int, "correlation traps: eigenvalues of the permuted W above its random bulk [count]"),
 )

@@ -145,14 +145,16 @@ def _gpu_stacks(stack: Array) -> Sequence[Array]:
     return [stack[i : i + size] for i in range(0, len(stack), size)]
 
 
+# On a GPU only the Gram matrix is made in the dtype asked for: cuSOLVER's batched float32 solver overestimates every
+# eigenvalue by 1e-4, and an H100 is as fast in float64.
 def _torch_cuda(stack: Array, dtype: str) -> Array:
     import torch
 
     def solve(piece: Array) -> Array:
         tall = torch.from_numpy(np.ascontiguousarray(piece)).to("cuda").to(getattr(torch, dtype))
-        gram = tall.mT @ tall
+        gram = (tall.mT @ tall).to(torch.float64)
         finite = gram.isfinite().all(-1).all(-1)
-        evals = torch.linalg.eigvalsh(gram.where(finite[:, None, None], 0.0)).to(torch.float64)
+        evals = torch.linalg.eigvalsh(gram.where(finite[:, None, None], 0.0))
         return evals.where(finite[:, None], torch.nan).cpu().numpy()
 
     return np.concatenate([solve(piece) for piece in _gpu_stacks(stack)])
@@ -163,14 +165,14 @@ def _cupy(stack: Array, dtype: str) -> Array:
 
     def solve(piece: Array) -> Array:
         tall = cupy.asarray(np.ascontiguousarray(piece)).astype(dtype)
-        gram = tall.transpose(0, 2, 1) @ tall
+        gram = (tall.transpose(0, 2, 1) @ tall).astype(cupy.float64)
         finite = cupy.isfinite(gram).all(axis=(1, 2))
         gram = cupy.where(finite[:, None, None], gram, 0.0)
         if gram.shape[1] <= CUPY_BATCHED_UP_TO:
             evals = cupy.linalg.eigvalsh(gram)
         else:
             evals = cupy.stack([cupy.linalg.eigvalsh(one) for one in gram])
-        return cupy.asnumpy(cupy.where(finite[:, None], evals.astype(cupy.float64), cupy.nan))
+        return cupy.asnumpy(cupy.where(finite[:, None], evals, cupy.nan))
 
     return np.concatenate([solve(piece) for piece in _gpu_stacks(stack)])
 
