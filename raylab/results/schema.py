@@ -67,6 +67,7 @@ EVALUATION = _group(
     "evaluation",
     accuracy=(float, "top-1 accuracy on the evaluation data [fraction, 0 to 1]"),
     loss=(float, "mean cross-entropy on the evaluation data [nats]"),
+    train_seconds=(float, "time it took to train the model, on its baseline row; 0 if it came from a checkpoint [s]"),
     num_samples=(int, "samples evaluated"),
 )
 SIMILARITY = _group(
@@ -97,7 +98,7 @@ SPECTRAL = _group(
     bulk_edge=(float, "upper edge lambda_plus of the Marchenko-Pastur bulk [weight^2]"),
     num_spikes=(int, "eigenvalues above bulk_edge [count]"),
     num_erg=(int, "detX number: eigenvalues in the tail whose rescaled product is one [count]"),
-    erg_gap=(float, "num_erg - num_tail: how far the detX tail is from the power-law tail [count]"),
+    erg_gap=(int, "num_erg - num_tail: how far the detX tail is from the power-law tail [count]"),
     rand_lambda_max=(float, "largest eigenvalue of W with permuted entries"),
     rand_softrank=(float, "largest eigenvalue of W with permuted entries over that of W"),
     rand_maxdist=(float, "largest eigenvalue of W less that of W with permuted entries"),
@@ -115,6 +116,7 @@ FIT = _group(
     fit_status=(str, "ok, or why there is no power-law fit"),
     estimator=(str, "which estimator of alpha: ks (Clauset et al. 2009), median, xmin_peak, ..."),
     num_evals=(int, "eigenvalues of the layer [count]"),
+    metric_error=(str, "metrics that failed on this layer, each with its reason; null if none did"),
     mp_status=(str, "ok, or why there is no Marchenko-Pastur fit"),
 )
 PROVENANCE = _group(
@@ -122,7 +124,7 @@ PROVENANCE = _group(
     config=(str, "digest of the resolved configuration (in full in run.json)"),
     code=(str, "version and commit of raylab"),
     versions=(str, "JSON text: versions of Python and the libraries that computed the row"),
-    device=(str, "device of the spectral computation: cpu or cuda"),
+    device=(str, "device of training and evaluation: cpu or cuda"),
     dtype=(str, "precision of the Gram matrix and its eigenvalues"),
     small_sample=(str, "rule of the fit below 20 eigenvalues: oracle or standard"),
     threshold=(float, "eigenvalues at or below it never enter a fit [weight^2, or a fraction of lambda_max]"),
