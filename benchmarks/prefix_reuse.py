@@ -2,10 +2,9 @@
 
 python -m benchmarks.prefix_reuse [ROUNDS]
 
-Six layers, two perturbations each, 10,000 inputs of MNIST's shape, one core; interleaved rounds, medians of CPU
-seconds.
+Six layers, two perturbations each, 10,000 inputs of MNIST's shape, one core; interleaved rounds, medians.
 By operations alone the ratio cannot be below .553: each suffix twice, and every layer once more to advance. Also prints
-the cost of the similarity metrics, which is paid on top of an evaluation.
+what the similarity metrics cost on top of an evaluation.
 """
 
 from __future__ import annotations

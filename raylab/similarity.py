@@ -77,8 +77,8 @@ def _js_of_block(a: Tensor, b: Tensor) -> Tensor:
 class _LinearCKA:
     """||B^T A||^2 / (||A^T A|| ||B^T B||) of centred A and B, from sums over batches.
 
-    Everything is shifted by the first batch's mean, so that the float32 products of a batch do not drown in a large
-    common offset; batches are added up in float64, and what is left of the mean is taken out at the end.
+    Everything is shifted by the first batch's mean, so that float32 products do not drown in a large common offset;
+    what is left of the mean is taken out at the end. Sums are float32: in float64 they took as long as the products.
     """
 
     def __init__(self) -> None:
@@ -87,8 +87,8 @@ class _LinearCKA:
     def update(self, a: Tensor, b: Tensor) -> None:
         if not self._n:
             self._shift = a.mean(0), b.mean(0)
-            self._sums = [a.new_zeros(a.shape[1], dtype=torch.float64) for _ in range(2)]
-            self._products = [a.new_zeros(a.shape[1], a.shape[1], dtype=torch.float64) for _ in range(3)]
+            self._sums = [a.new_zeros(a.shape[1]) for _ in range(2)]
+            self._products = [a.new_zeros(a.shape[1], a.shape[1]) for _ in range(3)]
         self._n += len(a)
         a, b = a - self._shift[0], b - self._shift[1]
         for total, x in zip(self._sums, (a, b), strict=True):
@@ -100,7 +100,7 @@ class _LinearCKA:
         sum_a, sum_b = self._sums
         pairs = ((sum_a, sum_a), (sum_b, sum_b), (sum_b, sum_a))
         aa, bb, ba = (
-            float((product - torch.outer(x, y) / self._n).square().sum())
+            float((product - torch.outer(x, y) / self._n).square().sum(dtype=torch.float64))
             for product, (x, y) in zip(self._products, pairs, strict=True)
         )
         return ba / math.sqrt(aa * bb) if aa > 0 and bb > 0 else math.nan

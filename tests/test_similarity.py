@@ -56,11 +56,12 @@ def test_bounds_and_symmetry(seed, samples, units):
     assert ab.linear_cka == pytest.approx(ba.linear_cka, rel=1e-4)
 
 
-def test_an_output_against_itself():
-    a, _ = outputs(2)
+@pytest.mark.parametrize("seed", range(5))
+def test_an_output_against_itself(seed):
+    a, _ = outputs(seed)
     result = compare(a, a)
     assert result.activation_disagreement == 0
-    assert result.js_divergence == pytest.approx(0, abs=1e-8)
+    assert 0 <= result.js_divergence < 1e-8
     assert result.linear_cka == pytest.approx(1, abs=1e-6)
 
 

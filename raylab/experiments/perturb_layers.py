@@ -41,6 +41,7 @@ COLUMNS: Mapping[str, type] = {
     **{"layer_index": int, "kind": str, "N": int, "M": int},
     **{"accuracy": float, "loss": float, "num_samples": int, "train_seconds": float, "device": str},
 }
+EVALUATION_VERSION = "1"  # raised whenever the same weights would give another accuracy, loss or similarity
 SIMILARITY = ("activation_disagreement", "js_divergence", "linear_cka")
 
 
@@ -71,7 +72,12 @@ class PerturbLayers:
     @property
     def identity(self) -> dict[str, str]:
         """What changes an answer and is in no config."""
-        return {"metrics": self.metrics_version, "data": self.data.revision, "training": TRAIN_VERSION}
+        return {
+            "metrics": self.metrics_version,
+            "data": self.data.revision,
+            "training": TRAIN_VERSION,
+            "evaluation": EVALUATION_VERSION,
+        }
 
     @property
     def columns(self) -> Mapping[str, type]:
