@@ -53,7 +53,12 @@ print(spectral.measure(weights, Layer("a", 0, "linear", weights.shape), metrics)
 def test_the_readme_draws_the_files_that_are_there():
     tree = re.search(r"```text\n(raylab/.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert tree, "the README has no file tree"
-    drawn = set(re.findall(r"[\w/]+\.py", tree[1]))
-    there = {str(path.relative_to(ROOT / "raylab")) for path in (ROOT / "raylab").rglob("*.py") if path.stat().st_size}
-    there -= {name for name in there if name.endswith("__init__.py")}
-    assert drawn == there
+    drawn, folder = set(), ""
+    for line in tree[1].splitlines()[1:]:
+        indent, name = re.match(r"( *)(\S+)", line).groups()
+        if indent and name.endswith("/"):
+            folder = name
+        elif name.endswith(".py"):
+            drawn.add(name if len(indent) == 2 else folder + name)
+    there = {str(path.relative_to(ROOT / "raylab")) for path in (ROOT / "raylab").rglob("*.py")}
+    assert drawn == {name for name in there if not name.endswith("__init__.py")}
