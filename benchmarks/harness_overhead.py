@@ -2,9 +2,9 @@
 
     python -m benchmarks.harness_overhead --models 8 experiment=fcn_mnist data.root=FOLDER
 
-The floor: one plain process a core, each doing its share of the models one after the other, nothing written. The command:
-`python -m raylab.run` with as many workers, from nothing to the report. Wall seconds, in turn, on a quiet machine.
-The command's fixed part (Ray, report) does not grow with the number of models, so that a longer run has a
+The floor: one plain process a core, each doing its share of the models one after the other, nothing written. The
+command: `python -m raylab.run` with as many workers, from nothing to the report. Wall seconds, in turn, on a quiet
+machine. The command's fixed part (Ray, report) does not grow with the number of models, so that a longer run has a
 smaller share; two sizes separate the two.
 """
 
