@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from raylab.types import Experiment, Trial, TrialResult
 
+OUTCOMES_AT_ONCE = 16  # measured together: a GPU solves equal shapes in one call
+
 
 def stream(experiment: Experiment, pending: Sequence[Trial]) -> Iterator[list[TrialResult]]:
-    """Results one at a time, in the order of the experiment's groups."""
+    """Results in the order of the experiment's groups."""
     for group in experiment.groups(pending):
-        for outcome in experiment.run(group):
-            yield experiment.measure([outcome])
+        outcomes = iter(experiment.run(group))
+        while batch := list(islice(outcomes, OUTCOMES_AT_ONCE)):
+            yield experiment.measure(batch)
