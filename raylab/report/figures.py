@@ -85,13 +85,15 @@ def _against(
     colors = np.array([labels.style(name).color for name in condition], dtype=object)
     shown = np.isin(condition, conditions) & np.isfinite(x) & np.isfinite(y) & (layer != "")
 
+    size, many = 13 if shown.sum() > 100 else 26, bool(shown.sum() > MANY)
+
     def draw(ax: Axes) -> None:
         for at, name in enumerate(layers):
             # In a random order, so that no condition hides another.
             here = np.random.default_rng(0).permutation(np.flatnonzero(shown & (layer == name)))
             ax.scatter(
-                x[here], y[here], s=13, marker=labels.marker(at, len(layers)), c=colors[here],
-                alpha=0.6, linewidths=0, rasterized=bool(shown.sum() > MANY),
+                x[here], y[here], s=size, marker=labels.marker(at, len(layers)), c=colors[here], alpha=0.65,
+                linewidths=0, rasterized=many,
             )  # fmt: skip
         _scale(ax, x[shown])
         ax.set_ylim(-4, 104)
@@ -108,7 +110,7 @@ def _scale(ax: Axes, values: np.ndarray) -> None:
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
     low, high = np.quantile(values, [0.01, 0.99])
-    if low <= 0 or high / low < 8:
+    if values.min() <= 0 or high / low < 8:
         ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         return
     ax.set_xscale("log")

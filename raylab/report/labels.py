@@ -12,15 +12,18 @@ class Style(NamedTuple):
 
     name: str
     color: str
+    short: str = ""  # for the head of a narrow column
     deed: str = ""  # what was done to a layer, where it is not its name
 
 
 # Blue and orange as in the paper; all four from Okabe and Ito's palette for colour-blind readers.
 STYLES = {
     ORIGINAL: Style("trained", "#757b87"),
-    "reinit": Style("re-initialised", "#0072B2"),
-    "rerandomize": Style("re-randomised", "#E69F00"),
-    "reinit_signs": Style("re-init. signs", "#009E73", "given its re-initialised signs on re-randomised magnitudes"),
+    "reinit": Style("re-initialised", "#0072B2", "re-init."),
+    "rerandomize": Style("re-randomised", "#E69F00", "re-rand."),
+    "reinit_signs": Style(
+        "re-init. signs", "#009E73", "signs", "given its re-initialised signs on re-randomised magnitudes"
+    ),
     "permute": Style("permuted", "#CC79A7"),
 }
 SPARE = ("#56B4E9", "#D55E00", "#882255", "#999933")
@@ -71,6 +74,13 @@ def style(condition: str) -> Style:
 def condition(name: str) -> str:
     """A condition of the correlations to read: "all" or "reinit+rerandomize" stand for several perturbations."""
     return "all perturbed" if name == "all" else " + ".join(style(part).name for part in name.split("+"))
+
+
+def short(name: str) -> str:
+    """A condition of the correlations for the head of a narrow column."""
+    return (
+        "together" if name == "all" else " + ".join(style(part).short or style(part).name for part in name.split("+"))
+    )
 
 
 def in_order(metrics: list[str]) -> list[str]:

@@ -11,8 +11,11 @@ import pyarrow as pa
 
 from raylab.report import labels
 from raylab.results import frame, schema
-from raylab.results.text import TextTable, number, p_value, significant
+from raylab.results.correlate import MIN_UNITS
+from raylab.results.text import TextTable, number, p_value
 from raylab.types import Trial
+
+GOOD = ("ok", "partial")  # status of a correlation that has numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,21 +103,24 @@ def metric_table(
     correlations: pa.Table, scope: str = "mean", condition: str = "all", metrics: Collection[str] | None = None
 ) -> TextTable | None:
     """rho, tau and RMSE of every metric, with n, confidence interval and p, in one scope; None without data."""
-    rows = [row for row in _rows(correlations, scope, condition) if metrics is None or row["metric"] in metrics]
+    found = [row for row in _rows(correlations, scope, condition) if metrics is None or row["metric"] in metrics]
+    rows = [row for row in found if row["status"] in GOOD]
     if not rows:
         return None
     cells = [
         [
             row["metric"], f"{row['n']:,}", number(row["rho"]), _interval(row, "rho"), p_value(row["rho_p"]),
-            number(row["tau"]), _interval(row, "tau"), p_value(row["tau_p"]), significant(row["rmse"], 3),
+            number(row["tau"]), _interval(row, "tau"), p_value(row["tau_p"]), number(row["rmse"]),
         ]
         for row in rows
     ]  # fmt: skip
     where = {"mean": "mean over layers", "pooled": "all layers pooled"}.get(scope, scope)
     excluded = max(row["n_excluded"] for row in rows)
-    note = "[ ]: 95 % bootstrap interval; p: permutations; RMSE of the least-squares line." + (
-        f" Up to {excluded:,} rows failed or have no value and are left out." if excluded else ""
-    )
+    note = "[ ]: 95 % bootstrap interval; p: permutations; RMSE of the least-squares line, in units of the target."
+    note += f" Rows that failed or have no value are left out, at most {excluded:,} a metric." if excluded else ""
+    if max(row["n_units"] for row in rows) < MIN_UNITS:
+        note += f" No intervals: they need {MIN_UNITS} models."
+    note += _without(found)
     title = f"{rows[0]['target'].capitalize()} against each metric, {labels.condition(condition)}, {where}"
     header = ["metric", "n", "rho", "95 % CI", "p", "tau", "95 % CI", "p", "RMSE"]
     return TextTable(title, header, cells, note=note)
@@ -123,16 +129,23 @@ def metric_table(
 def grouping_table(correlations: pa.Table, metrics: Collection[str] | None = None) -> TextTable | None:
     """rho (mean over layers) of all perturbed rows together beside pooled and within each condition."""
     conditions = list(dict.fromkeys(correlations["condition"].to_pylist()))
-    columns = {"pooled": {row["metric"]: row for row in _rows(correlations, "pooled", "all")}}
-    columns |= {name: {row["metric"]: row for row in _rows(correlations, "mean", name)} for name in conditions}
-    names = [name for name in columns.get("all", {}) if metrics is None or name in metrics]
-    if not names:
+    columns = {"together": {row["metric"]: row for row in _rows(correlations, "mean", "all")}}
+    columns["pooled"] = {row["metric"]: row for row in _rows(correlations, "pooled", "all")}
+    for name in conditions:
+        if name != "all":
+            columns[labels.short(name)] = {row["metric"]: row for row in _rows(correlations, "mean", name)}
+    found = [name for name in columns["together"] if metrics is None or name in metrics]
+    cells = [
+        [name, *(number(each[name]["rho"] if name in each else None) for each in columns.values())] for name in found
+    ]
+    cells = [row for row in cells if set(row[1:]) != {"–"}]
+    if not cells:
         return None
-    order = ["all", "pooled", *(name for name in conditions if name != "all")]
-    cells = [[name, *(_short(columns[column].get(name)) for column in order)] for name in names]
-    header = ["metric", "all perturbed", "pooled", *(f"within {labels.condition(name)}" for name in order[2:])]
-    note = "Mean over layers, except pooled. A rho that vanishes within the conditions comes from their grouping."
-    return TextTable("rho together and within each condition", header, cells, note=note)
+    note = (
+        "Mean over layers, except pooled. A rho that is strong together and vanishes within each perturbation "
+        "comes from the groups being apart."
+    )
+    return TextTable("rho with all perturbations together, and within each", ["metric", *columns], cells, note=note)
 
 
 def _rows(correlations: pa.Table, scope: str, condition: str) -> list[dict[str, Any]]:
@@ -149,5 +162,10 @@ def _interval(row: Mapping[str, Any], name: str) -> str:
     return "–" if "–" in (low, high) else f"[{low}, {high}]"
 
 
-def _short(row: Mapping[str, Any] | None) -> str:
-    return "–" if row is None else number(row["rho"])
+def _without(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Which metrics have no correlation, and why."""
+    why: dict[str, list[str]] = {}
+    for row in rows:
+        if row["status"] not in GOOD:
+            why.setdefault(row["status"].replace("_", " "), []).append(row["metric"])
+    return "".join(f" Without one, {status}: {', '.join(names)}." for status, names in why.items())

@@ -1,4 +1,14 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parents[1]))  # made_up.py
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A finished run of 12 models, some rows of which failed."""
+    import made_up
+
+    return made_up.folder(tmp_path_factory.mktemp("finished"), models=12)

@@ -1,0 +1,90 @@
+import io
+
+import made_up
+from rich.console import Console
+
+from raylab.report.progress import Progress, duration
+from raylab.types import TrialResult
+
+OK, FAILED = (TrialResult(made_up.trials(1)[0], status, {}) for status in ("ok", "failed"))
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def progress(kind="auto", terminal=False, every=5.0, width=100):
+    clock, out = Clock(), io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=width)
+    return Progress(kind, console, every, clock), clock, out
+
+
+def test_plain_says_a_line_at_most_every_few_seconds():
+    shown, clock, out = progress()
+    with shown:
+        shown.start(total=100, done=20)
+        shown.stage("training models")
+        for _ in range(40):
+            clock.now += 0.5
+            shown.advance(OK)
+        shown.advance(FAILED)
+        lines = out.getvalue().splitlines()
+        assert len(lines) == 4
+        assert lines[-1] == "60/100 trials (60%), 2.0 trials/s, elapsed 20 s, ETA 20 s, training models"
+    assert out.getvalue().splitlines()[-1] == "61/100 trials (61%), 1 failed, 2.0 trials/s, elapsed 20 s"
+
+
+def test_what_earlier_runs_did_does_not_make_this_one_look_fast():
+    shown, clock, out = progress(every=1.0)
+    with shown:
+        shown.start(total=1000, done=990)
+        clock.now = 10.0
+        shown.advance(OK)
+        assert "6.0 trials/min" in out.getvalue() and "ETA 1 min 30 s" in out.getvalue()
+
+
+def test_none_is_silent():
+    shown, clock, out = progress("none", terminal=True)
+    with shown:
+        shown.start(2)
+        clock.now = 100.0
+        shown.advance(OK)
+        shown.stage("x")
+        shown.say("y")
+    assert out.getvalue() == ""
+
+
+def test_a_terminal_shows_a_live_bar_and_keeps_one_line():
+    shown, clock, out = progress(terminal=True)
+    with shown:
+        shown.start(total=4, done=1)
+        shown.stage("training models 1/3")
+        clock.now = 2.0
+        shown.advance(FAILED)
+        shown._live.refresh()
+        for word in ("50%", "2/4", "1 failed", "ETA 4.0 s", "training models 1/3"):
+            assert word in out.getvalue()
+        shown.say("[red] stays as it is")
+    shown.close()
+    assert "[red] stays as it is" in out.getvalue()
+    assert out.getvalue().splitlines()[-1].endswith("2/4 trials (50%), 1 failed, 30.0 trials/min, elapsed 2.0 s")
+
+
+def test_nothing_to_do_and_errors_end_the_display():
+    shown, _, out = progress(terminal=True)
+    try:
+        with shown:
+            shown.start(0)
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        pass
+    assert shown._live is None and "nan" not in out.getvalue()
+
+
+def test_durations():
+    expected = {None: "-", 0.04: "0.0 s", 9.96: "10 s", 59.4: "59 s", 185: "3 min 05 s", 7620: "2 h 07 min"}
+    assert {seconds: duration(seconds) for seconds in expected} == expected
