@@ -64,6 +64,8 @@ def correlate(
     over layers one permutation serves all layers, so that what layers share is kept. Rows that failed or have no
     finite value are left out and counted. Raises UserError if the target is no column.
     """
+    if "trial_id" in table.column_names:  # rows lie in the order in which they finished; no replica may depend on it
+        table = table.sort_by("trial_id")
     names = list(metrics) if metrics is not None else _measured(table)
     for name in (target, *names):
         if name not in table.column_names:
