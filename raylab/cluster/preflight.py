@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,6 +28,7 @@ def ray_session(address: str, workers: int | None, object_store_gb: float) -> It
             os.environ.setdefault(name, value)
     import ray
 
+    on_terminate = signal.getsignal(signal.SIGTERM)
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
         os.environ |= _ONE_THREAD  # inherited by every process that Ray starts here
@@ -39,6 +41,7 @@ def ray_session(address: str, workers: int | None, object_store_gb: float) -> It
             raise UserError(
                 f"No Ray cluster answers at '{address}': start one with `ray up cluster.yaml`, or leave out cluster=."
             ) from error
+    signal.signal(signal.SIGTERM, on_terminate)  # Ray's own handler ends the process before rows are committed
     try:
         yield
     finally:
