@@ -18,6 +18,7 @@ import pytest
 from raylab.errors import UserError
 from raylab.results import ParquetSink, load, parts, read_run_info, schema, write_run_info
 from raylab.results import sink as sink_module
+from raylab.results import statuses as committed
 from raylab.types import TrialResult
 
 PLAN = made_up.trials(2)
@@ -49,7 +50,10 @@ def test_rows_are_read_back_by_any_reader(tmp_path):
         sink.write(TrialResult(PLAN[1], "skipped", {}, error="too small"))
         sink.write(bad(2))
         assert sink.done() == {PLAN[0].id, PLAN[1].id} and sink.failed() == {PLAN[2].id}
-    assert statuses(tmp_path) == {PLAN[0].id: "ok", PLAN[1].id: "skipped", PLAN[2].id: "failed"}
+        sink.flush()
+        assert committed(tmp_path) == {PLAN[0].id: "ok", PLAN[1].id: "skipped", PLAN[2].id: "failed"}
+    assert statuses(tmp_path) == committed(tmp_path)
+    assert committed(tmp_path / "nowhere") == {}
     assert ds.dataset(tmp_path / "trials").to_table().num_rows == 3
     assert polars.read_parquet(tmp_path / "trials" / "*.parquet").height == 3
     row = load(tmp_path).to_pylist()[1]
