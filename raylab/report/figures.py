@@ -111,7 +111,7 @@ def _scale(ax: Axes, values: np.ndarray) -> None:
 
     low, high = np.quantile(values, [0.01, 0.99])
     if values.min() <= 0 or high / low < 8:
-        ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], min_n_ticks=3))
         return
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
@@ -241,10 +241,9 @@ def rho_by_metric(correlations: pa.Table) -> Picture | None:
         ax.grid(visible=False, axis="y")
 
     keys = [Key(labels.condition(name), _color(name), _marker(name)) for name in conditions]
-    caption = (
-        "Bars: 95 % bootstrap intervals over models. A metric that tells how good a model is has the same sign "
-        "together and within every condition."
-    )
+    intervals = any(np.isfinite(row["rho_lo"]) for row in rows)
+    caption = "Bars: 95 % bootstrap intervals. " if intervals else "Too few models for intervals. "
+    caption += "A metric that tells how good a model is has the same sign together and within every condition."
     panel = Panel("ρ with accuracy", draw, width=4.6, height=1.0 + 0.36 * len(metrics))
     return Picture("rho_by_metric", "Correlation with accuracy, together and within", caption, [panel], keys)
 

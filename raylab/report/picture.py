@@ -39,6 +39,9 @@ _RC: Any = {
     "xtick.minor.size": 0,
     "ytick.minor.size": 0,
     "legend.frameon": False,
+    "legend.fontsize": 8,
+    "legend.columnspacing": 1.2,
+    "legend.handletextpad": 0.1,
     "axes.unicode_minus": True,
     "savefig.dpi": 200,
     "svg.fonttype": "path",
@@ -103,8 +106,8 @@ class Picture:
         columns = min(self.columns, len(self.panels))
         rows = -(-len(self.panels) // columns)
         width, height = self.panels[0].width, self.panels[0].height
-        across = max(1, int(columns * width / 1.25))  # entries of the legend side by side
-        figure = _figure(columns * width, rows * height + 0.3 * -(-len(self.keys) // across))
+        across, lines = self._legend(columns * width)
+        figure = _figure(columns * width, rows * height + 0.28 * lines)
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for panel, ax in zip(self.panels, axes, strict=False):
             panel.fill(ax)
@@ -113,6 +116,12 @@ class Picture:
         if self.keys:
             figure.legend(handles=_handles(self.keys), loc="outside upper center", ncols=across)
         return figure
+
+    def _legend(self, width: float) -> tuple[int, int]:
+        """How many entries of the legend fit side by side, evenly, and in how many lines."""
+        lines = -(-sum(0.36 + 0.062 * len(key.text) for key in self.keys) // width)
+        across = -(-len(self.keys) // max(int(lines), 1))
+        return max(across, 1), int(lines)
 
 
 def _figure(width: float, height: float) -> Figure:

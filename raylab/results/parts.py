@@ -90,6 +90,17 @@ def _schema(part: Path) -> pa.Schema:
         return file.schema_arrow
 
 
+def statuses(folder: str | Path) -> dict[str, str]:
+    """Status by trial id of what is committed, without a lock: for a plan, while a run goes on. Empty without a folder.
+
+    Errors as `read`.
+    """
+    for _ in range(ATTEMPTS):
+        with contextlib.suppress(FileNotFoundError):
+            return index(folder)[0]
+    raise UserError(f"The parts of {folder} keep changing: ask again in a moment.")
+
+
 def index(folder: str | Path) -> tuple[dict[str, str], dict[str, Path]]:
     """Status by trial id, and the part of each failed row. Raises UserError for a damaged part or a trial twice."""
     status: dict[str, str] = {}

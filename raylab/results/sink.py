@@ -78,7 +78,7 @@ class ParquetSink:
             self._trials.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self.folder)
         try:
-            for stale in self._trials.glob(".*.tmp"):
+            for stale in (*self._trials.glob(".*.tmp"), *self.folder.glob(f".{parts.RUN_INFO}.*.tmp")):
                 stale.unlink(missing_ok=True)
             self._status, self._failed_in = parts.index(self.folder)
         except BaseException:
@@ -263,7 +263,7 @@ def _disk(folder: Path) -> Iterator[None]:
 
 
 def write_run_info(folder: str | Path, info: Mapping[str, Any]) -> None:
-    """Keep what a run is in `<folder>/run.json`, atomically.
+    """Keep what a run is in `<folder>/run.json`, atomically. For the writer: call it with the sink open.
 
     By convention: config (a dict), digest, command, versions (a dict), planned (number of trials), started_at (ISO).
     """

@@ -104,3 +104,9 @@ def test_importing_results_stays_light():
     code = "import sys, json, raylab.types, raylab.results; print(json.dumps(sorted(sys.modules)))"
     loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     assert not {"torch", "ray", "cupy", "duckdb", "matplotlib", "scipy"} & set(loaded)
+
+
+def test_importing_the_report_loads_no_plotting():
+    code = "import sys, json, raylab.report.html, raylab.report.progress; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert not {"torch", "ray", "cupy", "duckdb", "matplotlib", "jinja2"} & set(loaded)

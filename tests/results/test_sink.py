@@ -18,6 +18,7 @@ import pytest
 from raylab.errors import UserError
 from raylab.results import ParquetSink, load, parts, read_run_info, schema, write_run_info
 from raylab.results import sink as sink_module
+from raylab.results import statuses as committed
 from raylab.types import TrialResult
 
 PLAN = made_up.trials(2)
@@ -49,7 +50,10 @@ def test_rows_are_read_back_by_any_reader(tmp_path):
         sink.write(TrialResult(PLAN[1], "skipped", {}, error="too small"))
         sink.write(bad(2))
         assert sink.done() == {PLAN[0].id, PLAN[1].id} and sink.failed() == {PLAN[2].id}
-    assert statuses(tmp_path) == {PLAN[0].id: "ok", PLAN[1].id: "skipped", PLAN[2].id: "failed"}
+        sink.flush()
+        assert committed(tmp_path) == {PLAN[0].id: "ok", PLAN[1].id: "skipped", PLAN[2].id: "failed"}
+    assert statuses(tmp_path) == committed(tmp_path)
+    assert committed(tmp_path / "nowhere") == {}
     assert ds.dataset(tmp_path / "trials").to_table().num_rows == 3
     assert polars.read_parquet(tmp_path / "trials" / "*.parquet").height == 3
     row = load(tmp_path).to_pylist()[1]
@@ -98,6 +102,7 @@ def test_retry_forgets_the_failed_rows_asked_for_and_no_others(tmp_path):
     with opened(tmp_path) as sink:
         assert sink.retry([PLAN[0].id, PLAN[1].id, "unknown"]) == 1
         assert statuses(tmp_path) == {PLAN[0].id: "ok", PLAN[2].id: "failed"}
+        assert sink.failed() == {PLAN[2].id}
         sink.write(good(1))
     assert statuses(tmp_path) == {PLAN[0].id: "ok", PLAN[1].id: "ok", PLAN[2].id: "failed"}
 
@@ -236,33 +241,38 @@ def test_run_info_is_kept(tmp_path):
         read_run_info(tmp_path)
 
 
+def started(folder, attempt, step=0):
+    here = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here / "tests")])}
+    script = Path(__file__).with_name("killed_writer.py")
+    command = [sys.executable, str(script), str(folder), str(attempt), str(step)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
 def test_killed_again_and_again_every_trial_is_there_exactly_once(tmp_path):
-    """A real process, a real SIGKILL, at random moments; what was done before a kill is never run again."""
+    """Real processes, real SIGKILLs: at random moments, and just before some call that changes the disk."""
     rng = random.Random(2)
     before: dict[str, str] = {}
     killed = 0
     for attempt in range(14):
-        script = Path(__file__).with_name("killed_writer.py")
-        here = Path(__file__).parents[2]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here / "tests")])}
-        writer = subprocess.Popen(
-            [sys.executable, str(script), str(tmp_path), str(attempt if attempt < 12 else 99)],
-            env=environment, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        step = rng.randint(1, 30) if attempt % 2 else 0
+        writer = started(tmp_path, attempt, step)
         assert writer.stdout is not None
-        if attempt < 12:
-            if attempt % 4:  # else: kill while it opens the folder or removes failed rows
+        if not step:
+            if attempt % 4:  # else: it may still be opening the folder or removing failed rows
                 assert writer.stdout.readline() == "ready\n"
-            time.sleep(rng.uniform(0, 0.25))
+            time.sleep(rng.uniform(0, 0.2))
             writer.send_signal(signal.SIGKILL)
         killed += writer.wait() == -signal.SIGKILL
         writer.stdout.close()
         now = statuses(tmp_path) if parts.paths(tmp_path) else {}
         assert {trial for trial, status in before.items() if status == "ok"} <= set(now)
         before = now
-    assert killed >= 8
-    assert Counter(before.values()) == {"ok": 200}
-    assert set(before) == {trial.id for trial in made_up.trials(8)}
+    assert killed >= 9
+    last = started(tmp_path, attempt=99)
+    assert last.communicate()[0] == "ready\n" and last.returncode == 0
+    assert set(statuses(tmp_path)) == {trial.id for trial in made_up.trials(8)}
+    assert Counter(statuses(tmp_path).values()) == {"ok": 200}
 
 
 def test_readers_never_see_half_a_part_while_a_run_retries(tmp_path):
