@@ -4,7 +4,8 @@
 
 Needs numpy, scipy and whichever of torch and CuPy is to be measured; nothing else of raylab's dependencies. Wall time,
 the transfer of the weights included, best of three after a warm-up. Set OMP_NUM_THREADS to choose the CPU's side.
-Exit code 1 if a backend's eigenvalues are off by more than 1e-12 of the largest.
+Exit code 1 if the eigenvalues of a backend are off by more than 1e-12 of the largest at a size for which raylab uses it
+(CuPy's batched solver, Jacobi's, is both slow and less exact at large ones).
 """
 
 from __future__ import annotations
@@ -75,10 +76,11 @@ def row(shape: tuple[int, int, int], solvers: dict[str, Callable[[np.ndarray], n
     seconds, truth = best_of(lambda: backend.eigenvalues(few, "float64", "cpu"), rounds=1)
     cells = [f"{1000 * seconds * len(stack) / len(few):,.1f}"]
     worst = 0.0
-    for solve in solvers.values():
+    for name, solve in solvers.items():
         seconds, evals = best_of(lambda solve=solve: solve(stack))
         error = float(np.max(np.abs(evals[: len(few)] - truth) / truth[:, -1:]))
-        worst = max(worst, error)
+        if name != "CuPy batched" or min(shape[1:]) <= backend.CUPY_BATCHED_UP_TO:
+            worst = max(worst, error)
         cells.append(f"{1000 * seconds:,.1f} ({error:.0e})")
     return f"| {shape[0]} x {shape[1]}x{shape[2]} | {' | '.join(cells)} |", worst
 

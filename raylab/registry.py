@@ -99,5 +99,16 @@ def bind(config: Mapping[str, Any], what: str) -> Callable[..., Any]:
     return functools.partial(function, **arguments)
 
 
+def call(function: Callable[..., Any], config: Mapping[str, Any], what: str, **arguments: Any) -> Any:
+    """What a bound `_target_` gives. Arguments that it refuses (TypeError, ValueError) are a UserError."""
+    try:
+        return function(**arguments)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        given = ", ".join(f"{key}={value}" for key, value in config.items() if key != "_target_")
+        raise UserError(f"{what} '{config['_target_']}' refuses its arguments ({given}): {error}.") from error
+
+
 def _owner(item: object) -> str:
     return f"{getattr(item, '__module__', '?')}:{getattr(item, '__qualname__', repr(item))}"

@@ -23,7 +23,7 @@ from raylab.cluster import inline, preflight, provenance
 from raylab.config import ClusterConfig, Config
 from raylab.errors import UserError
 from raylab.report import progress, tables
-from raylab.results import parts, schema, sink
+from raylab.results import load, schema, sink, statuses
 from raylab.results.text import TextTable
 from raylab.types import Experiment, Trial, TrialResult
 
@@ -62,7 +62,7 @@ def run(config: Config, settings: dict[str, Any], command: str) -> int:
     _refuse_another_study(folder, settings, identity)
     trials = experiment.trials()
     if config.plan:
-        console.print(_plan_table(experiment, trials, parts.index(folder)[0], folder))
+        console.print(_plan_table(experiment, trials, statuses(folder), folder))
         return EXIT_OK
     info = _run_info(settings, identity, command, len(trials))
     with sink.ParquetSink(folder, schema.schema(experiment.columns), _common(info)) as rows:
@@ -221,7 +221,7 @@ def _farewell(console: Console, folder: Path, first_error: str | None) -> int:
     """What came out, where it is, and what to type next. Returns the exit code."""
     from raylab.report import html
 
-    results = parts.load(folder)
+    results = load(folder)
     correlations = html.correlated(results)
     for table in tables.summary(results, correlations):
         console.print(table)
@@ -231,7 +231,8 @@ def _farewell(console: Console, folder: Path, first_error: str | None) -> int:
     console.print(f"[bold]Next[/]    {command}", highlight=False, soft_wrap=True)
     if first_error is None:
         return EXIT_OK
-    console.print(f"[bold red]Some rows failed.[/] The first error:\n{first_error.rstrip()}", highlight=False)
+    console.print("[bold red]Some rows failed.[/] The same command tries them again. The first error:")
+    console.print(first_error.rstrip(), highlight=False, markup=False, soft_wrap=True)
     return EXIT_FAILED_ROWS
 
 

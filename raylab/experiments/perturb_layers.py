@@ -18,7 +18,7 @@ from raylab.data import ClassificationData
 from raylab.experiments.attempt import add_values
 from raylab.experiments.checkpoints import Checkpoints
 from raylab.layers import find_layers, select, split_by_size
-from raylab.registry import bind
+from raylab.registry import bind, call
 from raylab.train import TRAIN_VERSION
 from raylab.types import (
     ORIGINAL,
@@ -165,8 +165,9 @@ def build(config: Config) -> PerturbLayers:
     spectral.columns(list(metrics.values()), config.spectral)
     perturbations = {name: perturb.PERTURBATIONS.resolve(name) for name in config.perturbations}
     make = bind({key: value for key, value in config.model.items() if key != "name"}, "model")
-    data = bind(config.data, "data")()
-    found, unsupported = find_layers(make(inputs=data.inputs, outputs=data.classes))
+    data = call(bind(config.data, "data"), config.data, "data")
+    sample = call(make, config.model, "model", inputs=data.inputs, outputs=data.classes)
+    found, unsupported = find_layers(sample)
     layers, outside = split_by_size(select(found, config.layers), config.spectral)
     return PerturbLayers(
         name=config.name,

@@ -94,7 +94,7 @@ def test_plan_shows_the_work_and_does_none_of_it(tmp_path):
         (["metrics=[standart]"], "Did you mean 'standard'"),
         (["metrics=[my_lab:entropy]"], "Cannot import 'my_lab'"),
         (["layers=[fc9]"], "matches no layer"),
-        (["model.depth=deep"], "depth"),
+        (["model.depth=deep"], "refuses its arguments (name=fcn-32xdeep, depth=deep"),
         (["model._target_=raylab.models.fcn.FNC"], "Did you mean 'FCN'"),
         (["+model.activation=gelu"], "takes no 'activation'"),
         (["spectral.estimator=kss"], "ks"),
@@ -130,7 +130,7 @@ def test_a_failed_row_is_kept_named_and_tried_again(tmp_path):
 
 def test_training_that_diverges_is_a_failed_row(tmp_path):
     code, out, _ = run(tmp_path, *TINY, "train.learning_rate=1e9", "models=1")
-    assert code == 1 and "lower train.learning_rate" in out
+    assert code == 1 and "lower the learning rate" in out
     assert {row["status"] for row in rows(tmp_path).values()} == {"'failed'"}
 
 
