@@ -13,9 +13,11 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from raylab.errors import UserError
 from raylab.types import Experiment, Outcome, TrialResult
 
 QUEUED_PER_ACTOR = 2  # calls in flight an actor: one at work, one whose arguments are on their way
+PLACEMENT_SECONDS = 300  # for a GPU share; a cluster that scales up needs minutes
 OUTCOMES_PER_CALL = 16  # enough for a GPU to batch equal shapes, few enough for results to flow
 
 
@@ -34,6 +36,8 @@ class EigenPool:
         self._experiment = experiment
         actor_class: Any = ray.remote(_Measurer)
         self._load = {actor_class.options(**options).remote(): 0 for _ in range(actors)}
+        if gpus_per_actor:
+            _wait_for_placement(list(self._load), gpus_per_actor)
         self._queue: deque[_Job] = deque()
         self._calls: dict[Any, tuple[Any, list[_Job]]] = {}
 
@@ -82,6 +86,22 @@ class EigenPool:
             return [self._queue.popleft()]
         share = min(OUTCOMES_PER_CALL, -(-len(self._queue) // len(self._load)))
         return [self._queue.popleft() for _ in range(share)]
+
+
+def _wait_for_placement(actors: list[Any], gpus: float) -> None:
+    """Let the actors have their GPU share before the workers do: workers that hold it all would wait for them for ever.
+
+    Raises UserError where a share cannot be had.
+    """
+    ready, waiting = ray.wait(
+        [actor.__ray_ready__.remote() for actor in actors], num_returns=len(actors), timeout=PLACEMENT_SECONDS
+    )
+    if waiting:
+        raise UserError(
+            f"{len(waiting)} of {len(actors)} eigensolver actors found no {gpus:g} GPU within {PLACEMENT_SECONDS} s: "
+            "lower cluster.gpus_per_eigen_actor or cluster.eigen_actors."
+        )
+    ray.get(ready)
 
 
 @dataclass(frozen=True)

@@ -72,3 +72,11 @@ def test_workers_compute_with_one_thread(ray_here):
 
     threads = ray.get(ray.remote(lambda: os.environ["OMP_NUM_THREADS"]).remote())
     assert threads == "1"
+
+
+def test_refuses_an_eigensolver_that_no_node_can_hold(ray_here, monkeypatch):
+    from raylab.cluster import eigen_pool
+
+    monkeypatch.setattr(eigen_pool, "PLACEMENT_SECONDS", 1)
+    with pytest.raises(UserError, match=r"1 of 1 eigensolver actors found no 0.5 GPU"):
+        run(Toy(), gpus_per_eigen_actor=0.5)
