@@ -96,12 +96,12 @@ def table_1(rows: pa.Table) -> tuple[str, Sequence[str], Sequence[Sequence[str]]
         mean = frame.mean_over_models(frame.select(rows, layer, "original"), "alpha")
         lines.append(compared(f"alpha {layer.upper()}", mean, TABLE_1[layer]))
     header = ("", "measured (mean ± SEM)", "n", "published (mean ± SEM)", "difference", "in combined SEM")
+    lowest = ", ".join(f"{100 * value:.2f}" for value in np.sort(each)[:3])
     note = (
-        "The paper does not print its training recipe; the one used here is the nearest that was found. With a constant "
-        "learning rate of .05 the accuracy of some models dips at the last epoch (see the lowest below), which is what "
-        f"makes the SEM of the accuracy large: median {100 * np.median(each):.2f}, lowest "
-        f"{', '.join(f'{100 * value:.2f}' for value in np.sort(each)[:3])}. FC6 has ten eigenvalues: its alpha is a fit "
-        "to a handful of points, heavy-tailed over models, and its mean is dominated by few of them."
+        "The paper does not print its training recipe; the one used here is the nearest that was found. With a "
+        "constant learning rate of .05 the accuracy of some models dips at the last epoch, which is what makes the SEM "
+        f"of the accuracy large: median {100 * np.median(each):.2f}, lowest {lowest}. FC6 has ten eigenvalues: its "
+        "alpha is a fit to a handful of points, heavy-tailed over models, and its mean is dominated by few of them."
     )
     return "Table 1", header, lines, note
 
