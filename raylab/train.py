@@ -51,6 +51,16 @@ def train(initial: Mapping[str, Array], data: ClassificationData, recipe: Recipe
     return _states(net, list(initial))[0]
 
 
+def relu_network(state: Mapping[str, Array], x: Array) -> Array:
+    """Logits (samples, outputs) of the network that `train` takes a state for: what it assumes, in plain words."""
+    tensors = list(state.values())
+    for weight, bias in zip(tensors[0::2], tensors[1::2], strict=True):
+        last = weight is tensors[-2]
+        x = x @ weight.T + bias
+        x = x if last else np.maximum(x, 0)
+    return x
+
+
 def train_stacked(
     initials: Sequence[Mapping[str, Array]],
     data: ClassificationData,

@@ -139,6 +139,7 @@ class Trial:
     draw: int  # which repetition of the perturbation
     seed: int
     metrics: str  # digest of the metrics, their options and version
+    own_code: str = ""  # digest of the code outside raylab that is run: perturbations, metrics, model, data
 
     @property
     def id(self) -> str:
@@ -146,8 +147,12 @@ class Trial:
         return digest(asdict(self))
 
     def rng(self, purpose: str = "") -> np.random.Generator:
-        """The trial's own generator: the same numbers whatever the order, the node or the number of workers."""
-        return generator(self.seed, self.id, purpose)
+        """The trial's own generator: the same numbers whatever the order, the node or the number of workers.
+
+        They belong to the weights and what is done to them, not to how the outcome is measured: two sets of metrics
+        see the same re-randomised layer.
+        """
+        return generator(self.seed, self.checkpoint, self.layer, self.perturbation, self.draw, purpose)
 
 
 @dataclass(frozen=True, slots=True)

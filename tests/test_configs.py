@@ -57,6 +57,11 @@ def test_a_later_override_wins_over_the_experiment():
     assert config.compose(["experiment=fcn_mnist", "models=3", "model.depth=2"])[0].models == 3
 
 
+@pytest.mark.parametrize(("cluster", "backend"), [("local", "ray"), ("ray", "ray"), ("inline", "inline")])
+def test_a_debug_preset_leaves_the_cluster_to_the_command(cluster, backend):
+    assert config.compose(["debug=tiny", f"cluster={cluster}"])[0].cluster.backend == backend
+
+
 def test_an_own_experiment_from_an_own_folder(tmp_path):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nname: mine\nmodels: 7\n")

@@ -17,5 +17,5 @@ KINDS.register("perturb_layers")("raylab.experiments.perturb_layers:build")
 
 def build(config: Config) -> Experiment:
     """The experiment of a config. Every name in it is resolved here, on the driver, so that a typo costs seconds."""
-    target = KINDS.resolve(config.kind) if config.kind in KINDS else config.kind
-    return load(target, KINDS.kind)(config)
+    own = ":" in config.kind or "." in config.kind
+    return load(config.kind if own else KINDS.resolve(config.kind), KINDS.kind)(config)

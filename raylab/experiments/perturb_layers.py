@@ -13,13 +13,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from raylab import perturb, spectral
 from raylab.data import ClassificationData
+from raylab.errors import UserError
 from raylab.experiments.attempt import add_values
 from raylab.experiments.checkpoints import Checkpoints
 from raylab.layers import find_layers, select, split_by_size
-from raylab.registry import bind, call
-from raylab.train import TRAIN_VERSION
+from raylab.models.kernels import as_tensor
+from raylab.registry import bind, call, own_code
+from raylab.train import TRAIN_VERSION, relu_network
 from raylab.types import (
     ORIGINAL,
     Group,
@@ -32,6 +36,7 @@ from raylab.types import (
     Trial,
     TrialResult,
     digest,
+    generator,
 )
 
 if TYPE_CHECKING:
@@ -42,6 +47,7 @@ COLUMNS: Mapping[str, type] = {
     **{"accuracy": float, "loss": float, "num_samples": int, "train_seconds": float, "device": str},
 }
 EVALUATION_VERSION = "1"  # raised whenever the same weights would give another accuracy, loss or similarity
+MODEL_METHODS = ("initial_state", "initial_law", "load", "stages", "stage_of")
 SIMILARITY = ("activation_disagreement", "js_divergence", "linear_cka")
 
 
@@ -67,6 +73,7 @@ class PerturbLayers:
     metrics: Mapping[str, Metric]
     metrics_version: str
     options: SpectralOptions
+    own_code: Mapping[str, str]  # module outside raylab -> digest of its source
     checkpoints: Checkpoints
 
     @property
@@ -77,6 +84,7 @@ class PerturbLayers:
             "data": self.data.revision,
             "training": TRAIN_VERSION,
             "evaluation": EVALUATION_VERSION,
+            **{f"code of {module}": version for module, version in self.own_code.items()},
         }
 
     @property
@@ -139,6 +147,7 @@ class PerturbLayers:
             draw=0,
             seed=self.seed,
             metrics=self.metrics_version,
+            own_code=digest(dict(self.own_code)) if self.own_code else "",
         )
         yield whole
         for layer in self.layers:
@@ -148,7 +157,18 @@ class PerturbLayers:
 
     def _checkpoint(self, replicate: int) -> str:
         """Digest of all that determines the weights of a model."""
-        return digest([TRAIN_VERSION, self.model, asdict(self.recipe), self.data.revision, self.seed, replicate])
+        code = own_code(self.make)
+        return digest(
+            [
+                TRAIN_VERSION,
+                *([code] if code else []),
+                self.model,
+                asdict(self.recipe),
+                self.data.revision,
+                self.seed,
+                replicate,
+            ]
+        )
 
 
 def by_model(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
@@ -161,12 +181,12 @@ def by_model(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
 
 def build(config: Config) -> PerturbLayers:
     """The experiment of a config. Raises UserError for any name, file or option that is not there."""
-    metrics = dict(zip(config.metrics, spectral.resolve(config.metrics), strict=True))
-    spectral.columns(list(metrics.values()), config.spectral)
-    perturbations = {name: perturb.PERTURBATIONS.resolve(name) for name in config.perturbations}
+    metrics = _metrics(config)
+    perturbations = _perturbations(config)
     make = bind({key: value for key, value in config.model.items() if key != "name"}, "model")
     data = call(bind(config.data, "data"), config.data, "data")
     sample = call(make, config.model, "model", inputs=data.inputs, outputs=data.classes)
+    _require_relu_network(sample, data, config.model["_target_"])
     found, unsupported = find_layers(sample)
     layers, outside = split_by_size(select(found, config.layers), config.spectral)
     return PerturbLayers(
@@ -188,5 +208,43 @@ def build(config: Config) -> PerturbLayers:
         metrics=metrics,
         metrics_version=spectral.version(config.metrics, config.spectral),
         options=config.spectral,
+        own_code=own_code(make, *metrics.values(), *perturbations.values(), bind(config.data, "data")),
         checkpoints=Checkpoints(Path(config.results).absolute() / "checkpoints"),
     )
+
+
+def _metrics(config: Config) -> dict[str, Metric]:
+    """The metrics by name. A column of theirs must not take the place of one of ours."""
+    metrics = dict(zip(config.metrics, spectral.resolve(config.metrics), strict=True))
+    if config.spectral.conv == "slices":
+        raise UserError(
+            "spectral.conv=slices gives several rows a layer, which is for raylab.analyze: use pooled here."
+        )
+    taken = {*COLUMNS, *SIMILARITY} & set(spectral.columns(list(metrics.values()), config.spectral))
+    if taken:
+        raise UserError(f"A metric gives the column '{min(taken)}', which the experiment fills itself: rename it.")
+    return metrics
+
+
+def _perturbations(config: Config) -> dict[str, Perturbation]:
+    perturbations = {name: perturb.PERTURBATIONS.resolve(name) for name in config.perturbations}
+    for name, perturbation in perturbations.items():
+        if not callable(perturbation):
+            raise UserError(f"The perturbation '{name}' is a {type(perturbation).__name__}, not a function.")
+    return perturbations
+
+
+def _require_relu_network(model: Any, data: ClassificationData, target: str) -> None:
+    """`train` is written out for ReLU networks of fully connected layers, and would train another model as one."""
+    missing = [name for name in MODEL_METHODS if not hasattr(model, name)]
+    if missing:
+        raise UserError(
+            f"The model {target} has no {', '.join(missing)}: see raylab.models.fcn.FCN for what is needed."
+        )
+    state = model.initial_state(generator(0, "is it a ReLU network?"))
+    x = data.test_x[:16]
+    if not np.allclose(model.load(state)(as_tensor(x)).detach().numpy(), relu_network(state, x), atol=1e-4):
+        raise UserError(
+            f"The model {target} is not a ReLU network of fully connected layers, the only kind that this experiment "
+            "trains: use raylab.models.fcn.FCN or a model that computes the same."
+        )

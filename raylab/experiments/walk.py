@@ -138,7 +138,7 @@ class _Walk:
             "device": self._device,
         }
         if layer is not None:
-            _, N, M = matrices_shape(layer)
+            _, N, M = matrices_shape(layer, self._experiment.options.conv)
             values |= {"layer_index": layer.index, "kind": layer.kind, "N": N, "M": M}
         return values
 

@@ -46,8 +46,12 @@ IDENTITY = _group(
     layer=(str, "name of the perturbed layer; null for the whole, unperturbed model (the baseline)"),
     perturbation=(str, "original, reinit (own theta_0 back), rerandomize (fresh draw), reinit_signs, permute, ..."),
     draw=(int, "which repetition of the perturbation, from 0"),
-    seed=(int, "seed of the run; the trial's generator comes from it and trial_id"),
+    seed=(int, "seed of the run; with checkpoint, layer, perturbation and draw it makes the trial's generator"),
     metrics=(str, "digest of the metrics asked for, their options and version"),
+    own_code=(
+        str,
+        "digest of the code outside raylab that was run (perturbations, metrics, model, data); empty if none",
+    ),
 )
 LAYER = _group(
     "layer",

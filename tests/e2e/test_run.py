@@ -12,7 +12,7 @@ import pytest
 
 from raylab.results import load
 
-TINY = ["debug=tiny", "progress=plain"]
+TINY = ["debug=tiny", "cluster=inline", "progress=plain"]
 ON_RAY = ["debug=tiny", "cluster=local", "progress=plain"]
 ROWS = 2 * (1 + 3 * 4)  # two models: the baseline, and three layers with four perturbations each
 VOLATILE = {"seconds", "train_seconds", "started_at", "finished_at", "host", "config", "code", "versions"}

@@ -8,7 +8,7 @@ from raylab import config, experiments
 from raylab.cluster import inline
 from raylab.types import ORIGINAL
 
-TINY = ["debug=tiny"]
+TINY = ["debug=tiny", "cluster=inline"]
 
 
 def built(tmp_path, *overrides):
