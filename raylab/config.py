@@ -5,6 +5,7 @@ With run.py the only user of Hydra. A typo in a key or a value of the wrong type
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,7 +60,8 @@ class Config:
 
 # How much is run: two commands that differ here add to one results folder.
 _AXES = ("models", "layers", "perturbations", "draws")
-# Where and how it is run: no answer depends on it. What the data are, their revision says, wherever they lie.
+# Where and how it is run: no answer depends on it but for rounding (a stack of models on a GPU adds in another order).
+# What the data are, their revision says, wherever they lie.
 _INCIDENTAL = ("results", "plan", "progress", "cluster", "stack", "batch_size", "data", "spectral.device")
 
 
@@ -135,8 +137,7 @@ def _check(config: Config) -> None:
             raise UserError(f"{key}={value} must be at least 1.")
     if config.seed < 0:
         raise UserError(f"seed={config.seed} must not be negative.")
-    if config.cluster.workers is not None and config.cluster.workers < 1:
-        raise UserError(f"cluster.workers={config.cluster.workers} must be at least 1, or null for one a core.")
+    _check_cluster(config.cluster)
     choices = {
         "cluster.backend": (config.cluster.backend, ("ray", "inline")),
         "progress": (config.progress, ("auto", "rich", "plain", "none")),
@@ -146,6 +147,20 @@ def _check(config: Config) -> None:
     for key, (value, known) in choices.items():
         if value not in known:
             raise UserError(f"{key}={value} is not known.{suggest(value, known)}")
+
+
+def _check_cluster(cluster: ClusterConfig) -> None:
+    most = 4 * max(2, os.cpu_count() or 1)
+    if cluster.workers is not None and not 1 <= cluster.workers <= most:
+        raise UserError(f"cluster.workers={cluster.workers} must be between 1 and {most} on this machine, or null.")
+    if cluster.eigen_actors is not None and cluster.eigen_actors < 1:
+        raise UserError(f"cluster.eigen_actors={cluster.eigen_actors} must be at least 1, or null.")
+    if cluster.cpus_per_worker <= 0:
+        raise UserError(f"cluster.cpus_per_worker={cluster.cpus_per_worker:g} must be more than 0, such as 1 or 0.5.")
+    least = {"gpus_per_worker": 0, "gpus_per_eigen_actor": 0, "retries": 0, "object_store_gb": 0.1}
+    for key, minimum in least.items():
+        if getattr(cluster, key) < minimum:
+            raise UserError(f"cluster.{key}={getattr(cluster, key):g} must be at least {minimum:g}.")
 
 
 def _explain(error: Exception) -> str:
@@ -161,6 +176,10 @@ def _explain(error: Exception) -> str:
         return f"Cannot read an override: {first}. Write key=value, quoted where it has brackets."
     reason = str(error.__cause__ or text).splitlines()[0].rstrip(".")
     where = text.splitlines()[0].removeprefix("Error merging override ").rstrip(".")
+    if "not a ListConfig" in reason:
+        return f"{where} must be a list: write it in brackets, key=[a,b]."
+    if "composing config" in text or not reason:
+        reason = "its keys are not those of its group; an experiment's first line must be `# @package _global_`"
     return f"Bad value in {where}: {reason}." if error.__cause__ else f"{reason}."
 
 

@@ -6,6 +6,7 @@ compose -> build -> plan -> run -> summary and report. Exit code 0: all rows ok;
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
@@ -15,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+import pyarrow as pa
 from rich.console import Console
 
 from raylab import config as configuration
@@ -29,6 +31,7 @@ from raylab.types import Experiment, Trial, TrialResult
 
 EXIT_OK, EXIT_FAILED_ROWS, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 CONFIG_DIR = "--config-dir"
+FLUSH_ROWS, FLUSH_SECONDS = 1000, 2.0  # a kill -9 costs at most so many rows, which are then run again
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_OK
     # A console script does not put the working directory on the path, `python -m` does: my_lab.py is found from both.
     sys.path[:] = dict.fromkeys([str(Path.cwd()), *sys.path])
-    command = shlex.join(["python", "-m", "raylab.run", *arguments])
+    command = _command("raylab.run", *arguments)
     try:
         with _terminate_as_interrupt():
             return run(*_read(arguments), command)
@@ -65,7 +68,7 @@ def run(config: Config, settings: dict[str, Any], command: str) -> int:
         console.print(_plan_table(experiment, trials, statuses(folder), folder))
         return EXIT_OK
     info = _run_info(settings, identity, command, len(trials))
-    with sink.ParquetSink(folder, schema.schema(experiment.columns), _common(info)) as rows:
+    with sink.ParquetSink(folder, _schema(experiment), _common(info), FLUSH_ROWS, FLUSH_SECONDS) as rows:
         console.print(_plan_table(experiment, trials, rows.status, folder))
         sink.write_run_info(folder, info)
         rows.retry(trial.id for trial in trials)
@@ -74,6 +77,7 @@ def run(config: Config, settings: dict[str, Any], command: str) -> int:
         with progress.Progress(cast(progress.Kind, config.progress)) as display:
             display.start(len(trials), done=len(trials) - len(pending))
             first_error = _collect(_stream(config.cluster, experiment, pending), rows, display)
+        assert rows.status.keys() >= {trial.id for trial in trials}, "a trial came back neither ok nor failed"
     return _farewell(console, folder, first_error)
 
 
@@ -92,13 +96,19 @@ def usage() -> str:
         "                  runs what is missing.",
         "  plan=true       show what would be run, and stop",
         "  models=N  draws=N  layers=[fc1,fc2]  perturbations=[original,rerandomize]",
-        "  metrics=[standard,my_lab:entropy]  train.epochs=N  model.width=N  cluster.workers=N",
+        "  metrics=[standard,my_lab:gini]  train.epochs=N  model.width=N  cluster.workers=N",
         "  spectral.dtype=float32  progress=plain",
         f"  {CONFIG_DIR} FOLDER  a folder of your own with experiment/NAME.yaml, model/NAME.yaml, ...",
         "",
         "exit code: 0 all rows ok, 1 some row failed, 2 bad input, 130 interrupted",
     ]
     return "\n".join(lines)
+
+
+def _command(module: str, *arguments: str) -> str:
+    """A command to type, as this one was started."""
+    prefix = ["uv", "run"] if "UV_RUN_RECURSION_DEPTH" in os.environ else []
+    return shlex.join([*prefix, "python", "-m", module, *arguments])
 
 
 def _read(arguments: Sequence[str]) -> tuple[Config, dict[str, Any]]:
@@ -117,12 +127,16 @@ def _read(arguments: Sequence[str]) -> tuple[Config, dict[str, Any]]:
 
 def _refuse_another_study(folder: Path, settings: dict[str, Any], identity: dict[str, str]) -> None:
     """Rows of two studies in one folder could not be told apart by who reads them."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"results={folder} is a file, not a folder: choose another.")
     before = sink.read_run_info(folder)
     if not before:
         return
+    if not {"config", "identity"} <= before.keys():
+        raise UserError(f"{folder}/run.json is not one that raylab wrote: choose results=ANOTHER_FOLDER.")
     changed = configuration.differences(before["config"], settings)
     was = before["identity"]
-    changed += [f"{key}: {was.get(key)} -> {value}" for key, value in identity.items() if was.get(key) != value]
+    changed += [f"another version of {key}" for key, value in identity.items() if was.get(key) != value]
     if changed:
         more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
         what = f"{'; '.join(changed[:3])}{more}"
@@ -140,6 +154,13 @@ def _plan_table(experiment: Experiment, trials: Sequence[Trial], status: Mapping
         work={**work, "results": str(folder)},
     )
     return tables.plan_table(plan)
+
+
+def _schema(experiment: Experiment) -> pa.Schema:
+    ours = {**schema.IDENTITY, **schema.OUTCOME, **schema.PROVENANCE}.keys() - {"device"}
+    if taken := ours & experiment.columns.keys():
+        raise UserError(f"A metric gives the column '{min(taken)}', which every row has already: rename it.")
+    return schema.schema(experiment.columns)
 
 
 def _run_info(settings: dict[str, Any], identity: dict[str, str], command: str, planned: int) -> dict[str, Any]:
@@ -173,13 +194,19 @@ def _terminate_as_interrupt() -> Iterator[None]:
     """A polite kill ends a run as Ctrl-C does: rows are committed, workers stopped."""
 
     def interrupt(number: int, frame: object) -> None:
+        for kind in handled:  # once is enough: a second one must not break off the committing of rows
+            signal.signal(kind, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    handled = [signal.SIGTERM, signal.SIGHUP]
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        handled.append(signal.SIGINT)
+    before = {kind: signal.signal(kind, interrupt) for kind in handled}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
 
 
 def _stream(cluster: ClusterConfig, experiment: Experiment, pending: Sequence[Trial]) -> Iterator[list[TrialResult]]:
@@ -192,12 +219,17 @@ def _stream(cluster: ClusterConfig, experiment: Experiment, pending: Sequence[Tr
         from raylab.cluster.scheduler import Scheduler
 
         slots = preflight.worker_slots(cluster.cpus_per_worker, cluster.gpus_per_worker)
+        actors = cluster.eigen_actors or max(1, slots // 4)
+        # A queued worker would take the GPU share of an eigensolver that has to be started again: then none is queued.
+        reserved = actors * cluster.gpus_per_eigen_actor
+        if reserved:
+            slots = preflight.worker_slots(cluster.cpus_per_worker, cluster.gpus_per_worker, reserved)
         scheduler = Scheduler(
             experiment,
-            window=slots + 1,
+            window=slots if reserved else slots + 1,
             cpus_per_worker=cluster.cpus_per_worker,
             gpus_per_worker=cluster.gpus_per_worker,
-            eigen_actors=cluster.eigen_actors or max(1, slots // 4),
+            eigen_actors=actors,
             gpus_per_eigen_actor=cluster.gpus_per_eigen_actor,
             retries=cluster.retries,
         )
@@ -226,7 +258,7 @@ def _farewell(console: Console, folder: Path, first_error: str | None) -> int:
     for table in tables.summary(results, correlations):
         console.print(table)
     query = "SELECT layer, perturbation, avg(accuracy), avg(alpha) FROM trials GROUP BY ALL ORDER BY ALL"
-    command = shlex.join(["python", "-m", "raylab.query", str(folder), query])
+    command = _command("raylab.query", str(folder), query)
     console.print(f"[bold]Report[/]  {html.write(folder, correlations)}", highlight=False, soft_wrap=True)
     console.print(f"[bold]Next[/]    {command}", highlight=False, soft_wrap=True)
     if first_error is None:

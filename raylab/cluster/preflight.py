@@ -6,13 +6,16 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from raylab.errors import UserError
 
 # Each worker process computes with one thread: layers and models in parallel beat BLAS threads, and the answer
 # cannot depend on how many cores a node has.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
+PRIVATE = "raylab_private"  # resource that marks a Ray started for one run alone: "auto" would find and join it
 _ENVIRONMENT = {
+    "RAY_task_oom_retries": "3",  # else a worker killed for memory is tried again for ever
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # `uv run` would make Ray zip the folder and rebuild an environment
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -33,14 +36,16 @@ def ray_session(address: str, workers: int | None, object_store_gb: float) -> It
     if address == "local":
         os.environ |= _ONE_THREAD  # inherited by every process that Ray starts here
         store = int(object_store_gb * 1024**3)
-        ray.init("local", num_cpus=workers, include_dashboard=False, object_store_memory=store, **quiet)
+        ray.init(
+            "local",
+            num_cpus=workers,
+            include_dashboard=False,
+            object_store_memory=store,
+            resources={PRIVATE: 1},
+            **quiet,
+        )
     else:
-        try:
-            ray.init(address, runtime_env={"env_vars": _ONE_THREAD}, **quiet)
-        except ConnectionError as error:
-            raise UserError(
-                f"No Ray cluster answers at '{address}': start one with `ray up cluster.yaml`, or leave out cluster=."
-            ) from error
+        _join(address, quiet)
     signal.signal(signal.SIGTERM, on_terminate)  # Ray's own handler ends the process before rows are committed
     try:
         yield
@@ -48,8 +53,21 @@ def ray_session(address: str, workers: int | None, object_store_gb: float) -> It
         ray.shutdown()
 
 
-def worker_slots(cpus_per_worker: float, gpus_per_worker: float) -> int:
-    """How many workers all nodes together can hold.
+def _join(address: str, quiet: dict[str, Any]) -> None:
+    import ray
+
+    advice = "start one with `ray start --head` or `ray up`, or leave out cluster= to use this machine alone."
+    try:
+        ray.init(address, runtime_env={"env_vars": _ONE_THREAD}, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(f"No Ray cluster answers at '{address}': {advice}") from error
+    if PRIVATE in ray.cluster_resources():
+        ray.shutdown()
+        raise UserError(f"The only Ray cluster here is the private one of another raylab run: {advice}")
+
+
+def worker_slots(cpus_per_worker: float, gpus_per_worker: float, gpus_reserved: float = 0.0) -> int:
+    """How many workers all nodes together can hold beside the GPU shares that are reserved for eigensolvers.
 
     Raises UserError where no node can hold even one.
     """
@@ -57,11 +75,15 @@ def worker_slots(cpus_per_worker: float, gpus_per_worker: float) -> int:
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     slots = sum(_slots(node, cpus_per_worker, gpus_per_worker) for node in nodes)
-    if slots == 0:
+    if gpus_reserved:
+        slots = min(slots, int((sum(node.get("GPU", 0) for node in nodes) - gpus_reserved) / (gpus_per_worker or 1)))
+    if slots <= 0:
         largest = {name: max(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")}
         raise UserError(
-            f"No node can hold a worker of {cpus_per_worker:g} CPUs and {gpus_per_worker:g} GPUs: the largest has "
-            f"{largest['CPU']:g} and {largest['GPU']:g}. Lower cluster.cpus_per_worker or cluster.gpus_per_worker."
+            f"No node can hold a worker of {cpus_per_worker:g} CPUs and {gpus_per_worker:g} GPUs"
+            f"{f' beside eigensolvers of {gpus_reserved:g} GPUs' if gpus_reserved else ''}: the largest has "
+            f"{largest['CPU']:g} and {largest['GPU']:g}. Leave out cluster=gpu, or lower cluster.cpus_per_worker, "
+            "cluster.gpus_per_worker or cluster.gpus_per_eigen_actor."
         )
     return slots
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from raylab.results import load
+from raylab.results import load, statuses
 
 TINY = ["debug=tiny", "cluster=inline", "progress=plain"]
 ON_RAY = ["debug=tiny", "cluster=local", "progress=plain"]
@@ -38,6 +38,10 @@ def rows(folder: Path) -> dict[str, dict]:
     found = {row["trial_id"]: {k: repr(v) for k, v in row.items() if k not in VOLATILE} for row in table}
     assert len(found) == len(table), "a trial is in the results twice"
     return found
+
+
+def committed(folder: Path) -> dict[str, str]:
+    return statuses(folder / "out")
 
 
 def write_lab(folder: Path, **functions: str) -> None:
@@ -98,6 +102,14 @@ def test_plan_shows_the_work_and_does_none_of_it(tmp_path):
         (["model._target_=raylab.models.fcn.FNC"], "Did you mean 'FCN'"),
         (["+model.activation=gelu"], "takes no 'activation'"),
         (["spectral.estimator=kss"], "ks"),
+        (["spectral.conv=slices"], "use pooled here"),
+        (["kind=pertub_layers"], "Did you mean 'perturb_layers'"),
+        (["layers=fc1"], "layers=fc1 must be a list"),
+        (["cluster.workers=0"], "must be between 1 and"),
+        (["cluster.workers=99"], "must be between 1 and"),
+        (["cluster.eigen_actors=-1"], "must be at least 1"),
+        (["cluster.cpus_per_worker=0"], "must be more than 0"),
+        (["cluster.object_store_gb=0.01"], "must be at least 0.1"),
         (["--verbose"], "--help"),
     ],
 )
@@ -115,17 +127,38 @@ def test_another_study_is_not_mixed_in(undisturbed):
 
 
 def test_a_failed_row_is_kept_named_and_tried_again(tmp_path):
-    header = "def broken(weights, rng):\n"
-    write_lab(tmp_path, broken=header + "    raise RuntimeError('no such luck')\n")
+    lines = ["from pathlib import Path", "def broken(weights, rng):", "    if not Path('luck').exists():"]
+    lines += ["        raise RuntimeError('no such luck')", "    return -weights.trained", ""]
+    write_lab(tmp_path, broken="\n".join(lines))
     arguments = [*TINY, "perturbations=[original,my_lab:broken]"]
     code, out, _ = run(tmp_path, *arguments)
     assert code == 1 and "no such luck" in out
     failed = [row for row in rows(tmp_path).values() if row["status"] == "'failed'"]
     assert len(failed) == 6 and all("no such luck" in row["error"] for row in failed)
-    write_lab(tmp_path, broken=header + "    return -weights.trained\n")
+    (tmp_path / "luck").touch()
     code, _, err = run(tmp_path, *arguments)
     assert code == 0, err
     assert [row["status"] for row in rows(tmp_path).values()] == ["'ok'"] * 14
+
+
+def test_a_perturbation_whose_code_was_edited_is_another_study(tmp_path):
+    arguments = [*TINY, "models=1", "perturbations=[my_lab:flip]"]
+    write_lab(tmp_path, flip="def flip(weights, rng):\n    return -weights.trained\n")
+    assert run(tmp_path, *arguments)[0] == 0
+    before = rows(tmp_path)
+    write_lab(tmp_path, flip="def flip(weights, rng):\n    return 0 * weights.trained\n")
+    code, _, err = run(tmp_path, *arguments)
+    assert code == 2 and "another version of code of my_lab" in err
+    assert rows(tmp_path) == before
+
+
+def test_a_model_that_training_would_take_for_another_is_refused(tmp_path):
+    lines = ["import torch", "from raylab.models.fcn import FCN", "class Tanh(FCN):"]
+    lines += ["    @property", "    def stages(self):"]
+    lines += ["        return [torch.tanh if stage is torch.relu else stage for stage in super().stages]", ""]
+    write_lab(tmp_path, tanh="\n".join(lines))
+    code, _, err = run(tmp_path, *TINY, "model._target_=my_lab.Tanh")
+    assert code == 2 and "not a ReLU network" in err
 
 
 def test_training_that_diverges_is_a_failed_row(tmp_path):
@@ -155,16 +188,25 @@ def test_a_metric_from_outside_the_package(tmp_path):
 
 
 @pytest.mark.cluster
-def test_killed_at_random_moments_loses_and_doubles_nothing(undisturbed, tmp_path):
-    moments = random.Random(0)
-    for _ in range(4):
-        process = start(tmp_path, *ON_RAY)
-        time.sleep(moments.uniform(5, 14))
+def test_killed_at_random_moments_loses_and_doubles_nothing(tmp_path):
+    """Each time in the middle of the work, seen by the rows that are there; in the end it is as if nothing had been."""
+    more = ["models=60", "train.epochs=10"]
+    moments, seen = random.Random(0), 0
+    (disturbed := tmp_path / "disturbed").mkdir()
+    for _ in range(5):
+        process = start(disturbed, *ON_RAY, *more)
+        while process.poll() is None and len(committed(disturbed)) <= seen:
+            time.sleep(0.05)
+        time.sleep(moments.uniform(0, 2))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    code, _, err = run(tmp_path, *ON_RAY)
+        before, seen = seen, len(committed(disturbed))
+        assert before < seen < 60 * ROWS // 2, "the kill did not hit a run at work"
+    code, _, err = run(disturbed, *ON_RAY, *more)
     assert code == 0, err
-    assert rows(tmp_path) == rows(undisturbed[0])
+    (quiet := tmp_path / "quiet").mkdir()
+    assert run(quiet, "debug=tiny", "cluster=inline", "progress=none", *more)[0] == 0
+    assert rows(disturbed) == rows(quiet)
 
 
 @pytest.mark.cluster
