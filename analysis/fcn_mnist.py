@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
+from raylab.errors import UserError
 from raylab.results import frame, load, read_run_info
 from raylab.results.correlate import correlate
 
@@ -189,4 +190,8 @@ def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python analysis/fcn_mnist.py RESULTS")
-    main(sys.argv[1])
+    try:
+        main(sys.argv[1])
+    except UserError as error:
+        print(f"fcn_mnist: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -18,16 +18,17 @@ LEADING = ("layer", "kind", "N", "M", "alpha", "D", "xmin", "sigma", "num_tail",
 
 def analyze(
     model: Any,
-    metrics: Sequence[str | Metric] = ("standard",),
+    metrics: Sequence[str | Metric] = ("standard", "marchenko_pastur"),
     options: SpectralOptions | None = None,
     layers: Sequence[str] = ("*",),
 ) -> pa.Table:
     """The spectral metrics of a model, a row a layer, in the order of the model.
 
     model: a torch module, or a mapping of names to arrays or tensors (a state dict). metrics: names ("standard",
-    "marchenko_pastur", "randomized", "my_lab:entropy") or functions of a Spectrum. layers: shell-style patterns of
-    layer names. Columns: `layer, kind, N, M`, then `alpha, D, xmin, sigma, num_tail` if a metric gives them, `status`
-    ("ok"; "failed", no power law fitted; "skipped"), `reason`, then all others; conv="slices" adds `slice`, a row each.
+    "marchenko_pastur", "my_lab:entropy") or functions of a Spectrum; "randomized" can be added, for the control with
+    permuted entries (num_traps, rand_...). layers: shell-style patterns of layer names.
+    Columns: `layer, kind, N, M`, then `alpha, D, xmin, sigma, num_tail` if a metric gives them, `status` ("ok";
+    "failed", no power law fitted; "skipped"), `reason`, then all others; conv="slices" adds `slice`, a row each.
     Raises UserError for bad input: an unknown metric or option, a pattern that matches nothing, a model without layers.
     """
     options = options or SpectralOptions()

@@ -35,7 +35,8 @@ def find_layers(model: Any) -> tuple[list[Layer], list[Skipped]]:
     """Every layer of a torch module or of a mapping name -> tensor, in order of registration.
 
     A tensor that two layers share (tied weights) is counted once, under its first name. Returns the layers of a known
-    kind, and the others with the reason why they are left out. Raises UserError for what is neither module nor mapping.
+    kind whose weights are real and floating, and the others with the reason why they are left out. Raises UserError for
+    what is neither module nor mapping.
     """
     found: list[Layer] = []
     skipped: list[Skipped] = []
@@ -45,6 +46,8 @@ def find_layers(model: Any) -> tuple[list[Layer], list[Skipped]]:
         first = seen.setdefault(_identity(tensor), layer.name)
         if first != layer.name:
             skipped.append(Skipped(layer, f"tied: the same tensor as {first}"))
+        elif reason := _not_floating(tensor):
+            skipped.append(Skipped(layer, reason))
         elif kind is None:
             skipped.append(Skipped(layer, f"{layer.kind} of {len(layer.shape)} dimensions is not supported"))
         else:
@@ -147,6 +150,14 @@ def _candidate(path: str, module: Any, name: str, tensor: Any) -> Iterator[tuple
     known = kind if name == "weight" else None
     full = path if known and path else f"{path}.{name}".strip(".")
     yield Layer(full, 0, known or type(module).__name__, tuple(tensor.shape)), tensor, known
+
+
+def _not_floating(tensor: Any) -> str | None:
+    """Why the elements are no real weights (an index, a mask, packed bits, complex numbers), or None."""
+    dtype = getattr(tensor, "dtype", None)
+    # By name, which numpy, ml_dtypes and torch spell alike: bfloat16 is a void type to numpy.
+    name = getattr(dtype, "name", None) or str(dtype).removeprefix("torch.")
+    return None if dtype is None or name.startswith(("float", "bfloat")) else f"dtype {name} is not floating point"
 
 
 def _identity(tensor: Any) -> tuple[object, ...]:

@@ -30,6 +30,18 @@ def test_a_row_a_layer_with_the_leading_columns_first():
     assert table["alpha"].to_pylist()[2] is None
 
 
+def test_the_bulk_is_measured_unless_metrics_are_named():
+    table = raylab.analyze(model(), options=CPU)
+    assert {"alpha", "mp_softrank", "mp_sigma", "bulk_edge", "num_spikes"} <= set(table.column_names)
+    assert "num_traps" not in table.column_names
+    assert table["mp_softrank"][0].as_py() > 0 and table["bulk_edge"][0].as_py() > 0
+
+
+def test_a_tensor_that_is_no_weight_is_a_skipped_row():
+    rows = raylab.analyze({"w": np.eye(20, 30), "index": np.ones((20, 30), int)}, options=CPU).to_pylist()
+    assert (rows[1]["status"], rows[1]["reason"]) == ("skipped", "dtype int64 is not floating point")
+
+
 def test_it_can_be_called_again():
     first = raylab.analyze(model(), options=CPU)
     assert raylab.analyze(model(), options=CPU).equals(first)

@@ -62,3 +62,14 @@ def test_the_readme_draws_the_files_that_are_there():
             drawn.add(name if len(indent) == 2 else folder + name)
     there = {str(path.relative_to(ROOT / "raylab")) for path in (ROOT / "raylab").rglob("*.py")}
     assert drawn == {name for name in there if not name.endswith("__init__.py")}
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (ROOT / "raylab" / "py.typed").exists()
+
+
+def test_an_analysis_of_a_folder_without_results_is_one_line_and_exit_code_2(tmp_path):
+    command = [sys.executable, str(ROOT / "analysis" / "fcn_mnist.py"), str(tmp_path / "nowhere")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("fcn_mnist: There is no folder") and done.stderr.count("\n") == 1

@@ -72,6 +72,25 @@ def test_a_state_dict(convert):
     assert not any("bias" in layer.name or "norm" in layer.name for layer in found)
 
 
+def test_tensors_that_are_no_real_weights_are_left_out_with_their_dtype():
+    torches = (torch.int64, torch.bool, torch.uint8, torch.complex64)
+    state = {f"torch.{dtype}": torch.zeros(9, 9, dtype=dtype) for dtype in torches}
+    state |= {f"numpy.{name}": np.zeros((9, 9), name) for name in ("int64", "bool", "complex128", ">i4")}
+    found, skipped = find_layers(state)
+    assert not found
+    reasons = [item.reason for item in skipped]
+    names = ("int64", "bool", "uint8", "complex64", "int64", "bool", "complex128", "int32")
+    assert reasons == [f"dtype {name} is not floating point" for name in names]
+
+
+def test_floating_tensors_of_every_width_are_layers():
+    torches = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+    state = {f"torch.{dtype}": torch.zeros(9, 9, dtype=dtype) for dtype in torches}
+    state |= {f"numpy.{name}": np.zeros((9, 9), name) for name in ("float16", "float32", "float64", ">f4")}
+    found, skipped = find_layers(state)
+    assert len(found) == 8 and not skipped
+
+
 @pytest.mark.parametrize("convert", [lambda tensor: tensor, lambda tensor: tensor.numpy()])
 def test_tied_tensors_of_a_state_dict_count_once(convert):
     _, skipped = find_layers({name: convert(tensor) for name, tensor in Model().state_dict().items()})

@@ -6,8 +6,10 @@ It reads the folder only, at any time: an unfinished run gives the report of wha
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
+from raylab.errors import UserError
 from raylab.report import figures, labels, tables
 from raylab.report.picture import INK, Picture
 from raylab.report.progress import duration
@@ -41,20 +44,37 @@ def write(folder: str | Path, correlations: pa.Table | None = None) -> Path:
     """Write <folder>/report.html, its figures as <folder>/figures/*.png and *.svg, and <folder>/correlations.csv.
 
     `correlations`: of these results, where the caller has them (`raylab.results.correlate.correlate`). Returns the
-    path of the report. Raises UserError for a folder without results or with a damaged part.
+    path of the report. Raises UserError for a folder without results, with a damaged part, or that cannot be written.
     """
     folder = Path(folder)
     table = parts.load(folder)
     if correlations is None:
         correlations = correlated(table)
     drawn = figures.pictures(table, correlations)
+    page = render(folder, table, correlations, drawn)
     for picture in drawn:
-        picture.save(folder / "figures")
-    csv.write_csv(correlations, folder / "correlations.csv")
+        with _writing(folder / "figures", folder):
+            picture.save(folder / "figures")
+    with _writing(folder / "correlations.csv", folder):
+        csv.write_csv(correlations, folder / "correlations.csv")
     report = folder / "report.html"
     temporary = report.with_name(".report.html.tmp")
-    temporary.write_text(render(folder, table, correlations, drawn), encoding="utf-8")
-    return temporary.replace(report)
+    with _writing(report, folder):
+        temporary.write_text(page, encoding="utf-8")
+        return temporary.replace(report)
+
+
+@contextmanager
+def _writing(target: Path, folder: Path) -> Iterator[None]:
+    """What stands in the way of a file is one line: the rows are safe, the report can be had later."""
+    try:
+        yield
+    except OSError as error:
+        reason = " ".join((error.strerror or str(error)).split())
+        again = shlex.join(["python", "-m", "raylab.report", str(folder)])
+        raise UserError(
+            f"Cannot write {target} ({reason}). The rows are kept: clear the way, then `{again}` writes the report."
+        ) from error
 
 
 def correlated(table: pa.Table) -> pa.Table:

@@ -60,7 +60,7 @@ class Progress:
         self._console = console or Console()
         self._kind = ("rich" if self._console.is_terminal else "plain") if kind == "auto" else kind
         self._every, self._clock = every, clock
-        self._count, self._stage = Count(), ""
+        self._count = Count()
         self._began = self._said = clock()
         self._live: Live | None = None
 
@@ -77,11 +77,6 @@ class Progress:
         """One more trial is done."""
         self._count.now += 1
         self._count.failed += result.status == "failed"
-        self._say_if_due()
-
-    def stage(self, text: str) -> None:
-        """What is being done, in a few words: "training models 3/10"."""
-        self._stage = text
         self._say_if_due()
 
     def say(self, text: str) -> None:
@@ -115,7 +110,7 @@ class Progress:
         said = [f"{count.done:,}/{count.total:,} trials ({percent})", f"{count.failed} failed" if count.failed else ""]
         said += [f"{_rate(count.rate(elapsed))}, elapsed {duration(elapsed)}"]
         if not last:
-            said += [f"ETA {duration(count.remaining(elapsed))}", self._stage]
+            said += [f"ETA {duration(count.remaining(elapsed))}"]
         return ", ".join(filter(None, said))
 
     def _bar(self) -> Table:
@@ -133,8 +128,6 @@ class Progress:
             Text(f"ETA {duration(count.remaining(elapsed))}", style="cyan"),
         )
         below = Text(f"     {duration(elapsed)} elapsed, {_rate(count.rate(elapsed))}", style="dim")
-        if self._stage:
-            below.append(f"  {self._stage}", style="not dim")
         both = Table.grid(expand=True)
         both.add_column(no_wrap=True, overflow="ellipsis")
         both.add_row(bar)

@@ -206,7 +206,8 @@ def _whole(target: Path, results: Path) -> Iterator[IO[bytes]]:
     except OSError as error:
         raise UserError(f"Cannot write {target}: {error.strerror or error}.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there is none, or no folder: what went wrong is said above
+            temporary.unlink()
 
 
 @contextlib.contextmanager

@@ -83,6 +83,9 @@ SIMILARITY = _group(
     js_divergence=(float, "mean Jensen-Shannon divergence of softmaxed layer outputs from the original's [nats]"),
     linear_cka=(float, "linear centred kernel alignment of the layer's output with the original's [0 to 1]"),
 )
+# A small layer's permuted control: its bulk needs more eigenvalues than one permutation gives.
+_POOLED = " (below 100 eigenvalues: of five permutations pooled)"
+_FIRST = " (one permutation; below 100 eigenvalues the first of five)"
 SPECTRAL = _group(
     "spectral",
     alpha=(float, "exponent of the power law rho(lambda) ~ lambda^-alpha fitted to eigenvalues >= xmin [1]"),
@@ -98,16 +101,33 @@ SPECTRAL = _group(
     matrix_rank=(int, "singular values above sigma_max * N * 2.2e-16 [count]"),
     rank_loss=(int, "singular values that matrix_rank leaves out [count]"),
     mp_softrank=(float, "upper edge of the Marchenko-Pastur bulk / lambda_max [1]"),
-    mp_sigma=(float, "standard deviation of the elements that the Marchenko-Pastur fit of the bulk finds [weight]"),
+    mp_sigma=(
+        float,
+        "sigma of the Marchenko-Pastur law fitted to the eigenvalues scaled to mean 1: near 1 if all is bulk, the same "
+        "for 10 W as for W [1]",
+    ),
     bulk_edge=(float, "upper edge lambda_plus of the Marchenko-Pastur bulk [weight^2]"),
-    num_spikes=(int, "eigenvalues above bulk_edge [count]"),
+    num_spikes=(
+        int,
+        "eigenvalues beyond the bulk: in the spectrum scaled to mean 1, above e + sqrt(sqrt(M/N) e^(2/3) M^(-2/3)), "
+        "where e is bulk_edge in that scale and the root a Tracy-Widom width [count]",
+    ),
     num_erg=(int, "detX number: eigenvalues in the tail whose rescaled product is one [count]"),
     erg_gap=(int, "num_erg - num_tail: how far the detX tail is from the power-law tail [count]"),
-    rand_lambda_max=(float, "largest eigenvalue of W with permuted entries"),
-    rand_softrank=(float, "largest eigenvalue of W with permuted entries over that of W"),
-    rand_maxdist=(float, "largest eigenvalue of W less that of W with permuted entries"),
-    rand_distance=(float, "Jensen-Shannon distance between the spectra of W and of W with permuted entries [1]"),
-    num_traps=(int, "correlation traps: eigenvalues of the permuted W above its random bulk [count]"),
+    rand_lambda_max=(float, f"largest eigenvalue of W with permuted entries{_POOLED} [weight^2]"),
+    rand_softrank=(float, f"largest eigenvalue of W with permuted entries over that of W{_FIRST} [1]"),
+    rand_maxdist=(float, f"largest eigenvalue of W less that of W with permuted entries{_FIRST} [weight^2]"),
+    rand_distance=(
+        float,
+        f"Jensen-Shannon distance between the spectra of W and of W with permuted entries{_FIRST} [1]",
+    ),
+    rand_mp_softrank=(float, f"mp_softrank of W with permuted entries{_POOLED} [1]"),
+    rand_mp_sigma=(float, f"mp_sigma of W with permuted entries{_POOLED} [1]"),
+    rand_bulk_edge=(float, f"bulk_edge of W with permuted entries{_POOLED} [weight^2]"),
+    num_traps=(
+        int,
+        f"correlation traps: num_spikes of W with permuted entries, above its random bulk{_POOLED} [count]",
+    ),
 )
 # How good the fit behind alpha is: correlated on request, not as metrics of the model.
 FIT = _group(
@@ -122,6 +142,7 @@ FIT = _group(
     num_evals=(int, "eigenvalues of the layer [count]"),
     metric_error=(str, "metrics that failed on this layer, each with its reason; null if none did"),
     mp_status=(str, "ok, or why there is no Marchenko-Pastur fit"),
+    rand_status=(str, "ok, or why there is no Marchenko-Pastur fit of W with permuted entries"),
 )
 PROVENANCE = _group(
     "provenance",

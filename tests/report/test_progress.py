@@ -27,14 +27,13 @@ def test_plain_says_a_line_at_most_every_few_seconds():
     shown, clock, out = progress()
     with shown:
         shown.start(total=100, done=20)
-        shown.stage("training models")
         for _ in range(40):
             clock.now += 0.5
             shown.advance(OK)
         shown.advance(FAILED)
         lines = out.getvalue().splitlines()
         assert len(lines) == 4
-        assert lines[-1] == "60/100 trials (60%), 2.0 trials/s, elapsed 20 s, ETA 20 s, training models"
+        assert lines[-1] == "60/100 trials (60%), 2.0 trials/s, elapsed 20 s, ETA 20 s"
     assert out.getvalue().splitlines()[-1] == "61/100 trials (61%), 1 failed, 2.0 trials/s, elapsed 20 s"
 
 
@@ -53,7 +52,6 @@ def test_none_is_silent():
         shown.start(2)
         clock.now = 100.0
         shown.advance(OK)
-        shown.stage("x")
         shown.say("y")
     assert out.getvalue() == ""
 
@@ -62,11 +60,10 @@ def test_a_terminal_shows_a_live_bar_and_keeps_one_line():
     shown, clock, out = progress(terminal=True)
     with shown:
         shown.start(total=4, done=1)
-        shown.stage("training models 1/3")
         clock.now = 2.0
         shown.advance(FAILED)
         shown._live.refresh()
-        for word in ("50%", "2/4", "1 failed", "ETA 4.0 s", "training models 1/3"):
+        for word in ("50%", "2/4", "1 failed", "ETA 4.0 s"):
             assert word in out.getvalue()
         shown.say("[red] stays as it is")
     shown.close()

@@ -76,6 +76,17 @@ def test_grouping_alone_makes_a_strong_rho_and_shows_within():
         assert abs(cell(result, "mean", condition)["rho"]) < 0.12
 
 
+def test_the_order_of_the_rows_changes_no_number():
+    rows = table(seed=2)
+    rng = np.random.default_rng(2)
+    rows = rows.append_column("trial_id", [[f"{at:04}" for at in rng.permutation(rows.num_rows)]])
+    expected = correlate(rows, resampling=FEW).to_pandas()
+    assert expected[["rho_lo", "rho_p", "tau_lo", "tau_p"]].notna().all(axis=None)
+    for _ in range(3):
+        found = correlate(rows.take(rng.permutation(rows.num_rows)), resampling=FEW).to_pandas()
+        pd.testing.assert_frame_equal(found, expected, check_exact=True)
+
+
 def test_perfect_monotone_relation():
     result = correlate(table(value=lambda rng, *_: (lambda v: (v, -(v**3)))(rng.normal())), resampling=FEW)
     for scope in ("pooled", "mean"):

@@ -134,6 +134,13 @@ def test_output_never_lands_among_the_parts(results, capsys):
     assert "Cannot write" in capsys.readouterr().err
 
 
+def test_output_below_a_plain_file_is_one_line_and_exit_code_2(results, tmp_path, capsys):
+    (tmp_path / "plain").touch()
+    assert main([str(results), "FROM trials", "--output", str(tmp_path / "plain" / "x.csv")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("raylab.query: Cannot write ") and said.count("\n") == 1
+
+
 def test_numbers_on_the_terminal_are_whole_however_narrow_it_is(results, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     assert (

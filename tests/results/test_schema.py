@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from raylab.results import schema
-from raylab.types import TrialResult
+from raylab.spectral import METRICS, spectrum
+from raylab.types import Layer, TrialResult
 
 TRIAL = made_up.trials(1)[2]
 
@@ -45,6 +46,21 @@ def test_a_declaration_that_cannot_be_is_refused(columns, says):
 def test_columns_of_a_permuted_control_are_described_by_what_they_repeat():
     field = schema.schema({"rand_stable_rank": float}).field("rand_stable_rank")
     assert schema.group(field) == "spectral" and "permuted" in schema.description(field)
+
+
+def test_columns_of_the_bulk_and_its_control_say_what_is_counted():
+    text = {name: column.description for name, column in schema.KNOWN.items()}
+    assert "mean 1" in text["mp_sigma"] and "[weight]" not in text["mp_sigma"]
+    assert "Tracy-Widom" in text["num_spikes"]
+    pooled = ("rand_lambda_max", "rand_mp_softrank", "rand_mp_sigma", "rand_bulk_edge", "num_traps")
+    assert all("five permutations pooled" in text[name] for name in pooled)
+    assert all("the first of five" in text[name] for name in ("rand_softrank", "rand_maxdist", "rand_distance"))
+
+
+def test_every_column_of_the_permuted_control_is_known():
+    weights = np.random.default_rng(0).normal(size=(30, 20))
+    control = METRICS.resolve("randomized")(spectrum(weights, Layer("fc", 0, "linear", (30, 20))))
+    assert set(control) <= set(schema.KNOWN)
 
 
 def test_metrics_are_the_columns_that_measure_a_layer():
