@@ -2,6 +2,7 @@
 
     python -m raylab.run experiment=fcn_mnist data.root=FOLDER
     python analysis/fcn_mnist.py results/fcn_mnist > analysis/fcn_mnist.md
+    for f in results/fcn_mnist/figures/*.png; do cp $f analysis/figures/fcn_mnist_$(basename $f); done
 
 Published: "Efficacy of data-free metrics: robust and critical evidence from robust and critical layers", Table 1 (mean
 and standard error over 100 models), Figures 2, 3, 4, 7, 12 and 13. `EARLIER`: seven models of an earlier, independent
@@ -43,6 +44,13 @@ CORRELATIONS = {
 }
 EARLIER_CORRELATIONS = {"activation_disagreement": -0.792, "js_divergence": -0.791, "linear_cka": 0.686}
 PAIR = "reinit+rerandomize"
+FIGURES = {
+    "accuracy_by_layer": "Accuracy after each layer is re-initialised, re-randomised, or given its initial signs",
+    "metrics": "Accuracy against the paper's eight data-free metrics",
+    "rho_by_metric": "Spearman rho with accuracy, all perturbed layers together and within each perturbation",
+    "similarity": "Accuracy against three similarities to the trained model",
+    "alpha_by_layer": "alpha of trained and perturbed layers",
+}
 METRICS = (
     "alpha",
     "alpha_hat",
@@ -66,6 +74,8 @@ def main(folder: str) -> None:
     print("Made by these commands; the rows themselves are not kept in the repository.\n")
     print(f"```bash\n{info['command']}\npython analysis/fcn_mnist.py RESULTS > analysis/fcn_mnist.md\n```\n")
     print(f"{provenance(rows, info)}\n")
+    for name, caption in FIGURES.items():
+        print(f"![{caption}](figures/fcn_mnist_{name}.png)\n\n*{caption}.*\n")
     for title, header, lines, note in (
         table_1(rows),
         accuracies(rows),
@@ -80,8 +90,10 @@ def provenance(rows: pa.Table, info: dict) -> str:
     failed = int(np.sum(status == "failed"))
     hours = np.nansum(frame.floats(rows, "seconds")) / 3600
     models = len(np.unique(frame.codes(rows, *frame.MODEL)))
+    trained = int(np.sum(frame.floats(rows, "train_seconds") > 0))
     return (
-        f"{models} models, {rows.num_rows:,} rows, {failed} failed; {hours:.2f} core-hours of work in the rows; "
+        f"{models} models ({trained} trained by this command, {models - trained} from checkpoints that an earlier one "
+        f"had left), {rows.num_rows:,} rows, {failed} failed; {hours:.2f} core-hours of work in the rows; "
         f"code {info['code']}, seed {info['config']['seed']}, config digest `{info['digest']}`."
     )
 

@@ -1,6 +1,6 @@
 """What the harness costs: the whole command against the same work without scheduling, rows, summary or report.
 
-    python -m benchmarks.harness_overhead --models 8 experiment=fcn_mnist data.root=FOLDER
+    python -m benchmarks.harness_overhead --models 4,8 experiment=fcn_mnist data.root=FOLDER
 
 The floor: one plain process a core, each doing its share of the models one after the other, nothing written. The
 command: `python -m raylab.run` with as many workers, from nothing to the report. Wall seconds, in turn, on a quiet
@@ -44,12 +44,12 @@ def timed(commands: list[list[str]], environment: dict[str, str]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=int, nargs="+", default=[4, 8])
+    parser.add_argument("--models", default="4,8", help="numbers of models, as 4,8")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_args()
     print("| models | floor, s | command, s | harness |\n|---:|---:|---:|---:|")
-    for models in options.models:
+    for models in map(int, options.models.split(",")):
         scratch = Path(tempfile.mkdtemp())
         overrides = [*options.overrides, f"results={scratch}"]
         shares = [
