@@ -178,8 +178,11 @@ def _explain(error: Exception) -> str:
     where = text.splitlines()[0].removeprefix("Error merging override ").rstrip(".")
     if "not a ListConfig" in reason:
         return f"{where} must be a list: write it in brackets, key=[a,b]."
-    if "composing config" in text or not reason:
-        reason = "its keys are not those of its group; an experiment's first line must be `# @package _global_`"
+    if composing := re.search(r"In '([^']+)': .* while composing", text):
+        file = f"{composing[1]}.yaml"
+        return (
+            f"{file} does not fit the schema: an experiment's first line must be `# @package _global_`, and keys known."
+        )
     return f"Bad value in {where}: {reason}." if error.__cause__ else f"{reason}."
 
 

@@ -257,6 +257,9 @@ def _farewell(console: Console, folder: Path, first_error: str | None) -> int:
     correlations = html.correlated(results)
     for table in tables.summary(results, correlations):
         console.print(table)
+    for finding in html.findings(results, correlations):
+        console.print(f"- {finding}", highlight=False, markup=False)
+    console.print()
     query = "SELECT layer, perturbation, avg(accuracy), avg(alpha) FROM trials GROUP BY ALL ORDER BY ALL"
     command = _command("raylab.query", str(folder), query)
     console.print(f"[bold]Report[/]  {html.write(folder, correlations)}", highlight=False, soft_wrap=True)

@@ -150,7 +150,7 @@ def _counts(table: pa.Table, info: Mapping[str, Any]) -> dict[str, Any]:
 def findings(table: pa.Table, correlations: pa.Table) -> list[str]:
     """What the numbers say, in a few sentences. None is said that the results cannot bear."""
     results = frame.ok(table)
-    return [*_about_layers(results), *_about_metrics(correlations)]
+    return [*_about_layers(results), *_about_metrics(correlations), *_about_groups(correlations)]
 
 
 def _about_layers(results: pa.Table) -> list[str]:
@@ -195,6 +195,28 @@ def _about_metrics(correlations: pa.Table) -> list[str]:
                 f"{strongest}{label}: Spearman ρ with {row['target']} is {number(row['rho'])} on average over layers"
                 f"{interval}, permutation p {p_value(row['rho_p'])} (n = {row['n']:,})."
             )
+    return said
+
+
+def _about_groups(correlations: pa.Table) -> list[str]:
+    """Whether the spectral metrics say anything, and whether the strongest correlation is one of groups only."""
+    rows = [row for row in correlations.to_pylist() if row["scope"] == "mean" and row["status"] in ("ok", "partial")]
+    together = {row["metric"]: row for row in rows if row["condition"] == "all"}
+    known = [name for name in labels.PRIMARY if name in together and np.isfinite(together[name]["rho_lo"])]
+    said = []
+    if known:
+        apart = [name for name in known if together[name]["rho_lo"] * together[name]["rho_hi"] > 0]
+        which = f" ({', '.join(labels.metric(name) for name in apart)})" if apart else ""
+        said.append(
+            f"Of the {len(known)} spectral metrics of the paper, {len(apart)} have an interval without 0{which}."
+        )
+    strongest = max(together, key=lambda name: abs(together[name]["rho"]), default="")
+    within = [row["rho"] for row in rows if row["metric"] == strongest and "+" not in row["condition"]][1:]
+    if len(within) > 1:
+        said.append(
+            f"Within each perturbation alone the ρ of {labels.metric(strongest)} lies between "
+            f"{number(min(within), 2)} and {number(max(within), 2)}: the rest comes from the groups being apart."
+        )
     return said
 
 

@@ -68,7 +68,8 @@ def metric(name: str) -> str:
 def style(condition: str) -> Style:
     """Name and colour of a condition; a user's own perturbation gets a spare colour by its name."""
     known = STYLES.get(condition)
-    return known or Style(condition.replace("_", " "), SPARE[sum(condition.encode()) % len(SPARE)])
+    name = condition if ":" in condition else condition.replace("_", " ")
+    return known or Style(name, SPARE[sum(condition.encode()) % len(SPARE)])
 
 
 def condition(name: str) -> str:

@@ -19,6 +19,9 @@ from raylab.types import TrialResult
 Kind = Literal["auto", "rich", "plain", "none"]
 
 
+FIRST_SHARE = 50  # of the trials must be done before there is an estimate
+
+
 @dataclass
 class Count:
     """Trials of a run. The rate is that of this run: what earlier runs did took none of its time."""
@@ -38,7 +41,9 @@ class Count:
         return self.now / elapsed if elapsed > 0 else 0.0
 
     def remaining(self, elapsed: float) -> float | None:
-        """Seconds to go, at the rate so far; None as long as there is none."""
+        """Seconds to go, at the rate so far; None as long as too little is done to tell (models train first)."""
+        if self.now < max(1, (self.total - self.before) // FIRST_SHARE):
+            return None
         rate = self.rate(elapsed)
         return (self.total - self.done) / rate if rate else None
 

@@ -117,6 +117,8 @@ def metric_table(
     where = {"mean": "mean over layers", "pooled": "all layers pooled"}.get(scope, scope)
     excluded = max(row["n_excluded"] for row in rows)
     note = "[ ]: 95 % bootstrap interval; p: permutations; RMSE of the least-squares line, in units of the target."
+    if scope == "mean":
+        note += " n counts the rows of all layers; each layer has its own rho, of which this is the mean."
     note += f" Rows that failed or have no value are left out, at most {excluded:,} a metric." if excluded else ""
     if max(row["n_units"] for row in rows) < MIN_UNITS:
         note += f" No intervals: they need {MIN_UNITS} models."
