@@ -190,18 +190,19 @@ def test_a_metric_from_outside_the_package(tmp_path):
 @pytest.mark.cluster
 def test_killed_at_random_moments_loses_and_doubles_nothing(tmp_path):
     """Each time in the middle of the work, seen by the rows that are there; in the end it is as if nothing had been."""
-    more = ["models=60", "train.epochs=10"]
-    moments, seen = random.Random(0), 0
+    more, planned = ["models=160", "train.epochs=10"], 160 * ROWS // 2
+    moments, seen, hits = random.Random(0), 0, 0
     (disturbed := tmp_path / "disturbed").mkdir()
-    for _ in range(5):
+    for _ in range(4):
         process = start(disturbed, *ON_RAY, *more)
         while process.poll() is None and len(committed(disturbed)) <= seen:
             time.sleep(0.05)
-        time.sleep(moments.uniform(0, 2))
+        time.sleep(moments.uniform(0, 1))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         before, seen = seen, len(committed(disturbed))
-        assert before < seen < 60 * ROWS // 2, "the kill did not hit a run at work"
+        hits += before < seen < planned
+    assert hits >= 2, "the kills did not hit a run at work: the test shows nothing"
     code, _, err = run(disturbed, *ON_RAY, *more)
     assert code == 0, err
     (quiet := tmp_path / "quiet").mkdir()
