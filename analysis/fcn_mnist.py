@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from raylab.errors import UserError
+from raylab.report import labels
 from raylab.results import frame, load, read_run_info
 from raylab.results.correlate import correlate
 
@@ -51,19 +52,7 @@ FIGURES = {
     "similarity": "Accuracy against three similarities to the trained model",
     "alpha_by_layer": "alpha of trained and perturbed layers",
 }
-METRICS = (
-    "alpha",
-    "alpha_hat",
-    "log_alpha_norm",
-    "mp_softrank",
-    "spectral_norm",
-    "stable_rank",
-    "entropy",
-    "frobenius_norm",
-    "activation_disagreement",
-    "js_divergence",
-    "linear_cka",
-)
+METRICS = (*labels.PRIMARY, *labels.SIMILARITY)
 
 
 def main(folder: str) -> None:
