@@ -141,8 +141,6 @@ def _check(config: Config) -> None:
     choices = {
         "cluster.backend": (config.cluster.backend, ("ray", "inline")),
         "progress": (config.progress, ("auto", "rich", "plain", "none")),
-        "spectral.dtype": (config.spectral.dtype, ("float64", "float32")),
-        "spectral.device": (config.spectral.device, ("auto", "cpu", "cuda")),
     }
     for key, (value, known) in choices.items():
         if value not in known:

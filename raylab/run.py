@@ -136,7 +136,9 @@ def _refuse_another_study(folder: Path, settings: dict[str, Any], identity: dict
         raise UserError(f"{folder}/run.json is not one that raylab wrote: choose results=ANOTHER_FOLDER.")
     changed = configuration.differences(before["config"], settings)
     was = before["identity"]
-    changed += [f"another version of {key}" for key, value in identity.items() if was.get(key) != value]
+    changed += [
+        f"another version of {key}" for key in sorted(was.keys() | identity.keys()) if was.get(key) != identity.get(key)
+    ]
     if changed:
         more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
         what = f"{'; '.join(changed[:3])}{more}"

@@ -80,7 +80,10 @@ class Scheduler:
                 return
             batch: list[TrialResult] = []
             for ready in self._wait():
-                batch += self._advance(ready) if ready in self._flights else self._finish(ready)
+                if ready in self._flights:
+                    self._advance(ready)
+                else:
+                    batch += self._finish(ready)
             yield batch + self._land()
 
     def _launch(self, waiting: Iterator[Group]) -> None:
@@ -100,7 +103,7 @@ class Scheduler:
             return first
         return first + ray.wait(rest, num_returns=len(rest), timeout=0, fetch_local=False)[0]
 
-    def _advance(self, stream: Any) -> list[TrialResult]:
+    def _advance(self, stream: Any) -> None:
         """Hand the next outcome of a worker on to the pool."""
         flight = self._flights[stream]
         try:
@@ -113,7 +116,6 @@ class Scheduler:
         else:
             flight.measuring += 1
             self._pool.submit(flight, outcome)
-        return []
 
     def _finish(self, call: Any) -> list[TrialResult]:
         """The results of a call to the pool."""

@@ -70,10 +70,11 @@ class PerturbLayers:
     perturbations: Mapping[str, Perturbation]
     draws: int
     similarity: bool
-    metrics: Mapping[str, Metric]
+    metrics: tuple[Metric, ...]
     metrics_version: str
     options: SpectralOptions
     own_code: Mapping[str, str]  # module outside raylab -> digest of its source
+    model_code: Mapping[str, str]  # the part of it that the model is made of
     checkpoints: Checkpoints
 
     @property
@@ -91,7 +92,7 @@ class PerturbLayers:
     def columns(self) -> Mapping[str, type]:
         """Every value a row may carry."""
         similarity = dict.fromkeys(SIMILARITY, float) if self.similarity else {}
-        return {**COLUMNS, **similarity, **spectral.columns(self._metrics, self.options)}
+        return {**COLUMNS, **similarity, **spectral.columns(self.metrics, self.options)}
 
     def trials(self) -> list[Trial]:
         """The baseline of each model, then its layers in order, each with every perturbation."""
@@ -124,16 +125,12 @@ class PerturbLayers:
         items = [(o.weights, o.layer) for o in outcomes if o.weights is not None and o.layer is not None]
         seeds = [int(o.result.trial.rng("spectrum").integers(2**63)) for o in outcomes if o.weights is not None]
         start = time.perf_counter()
-        values = iter(spectral.measure_many(items, self._metrics, self.options, seeds))
+        values = iter(spectral.measure_many(items, self.metrics, self.options, seeds))
         seconds = (time.perf_counter() - start) / max(len(items), 1)
         return [
             outcome.result if outcome.weights is None else add_values(outcome.result, next(values), seconds)
             for outcome in outcomes
         ]
-
-    @property
-    def _metrics(self) -> list[Metric]:
-        return list(self.metrics.values())
 
     def _trials_of(self, replicate: int) -> Iterator[Trial]:
         whole = Trial(
@@ -157,7 +154,7 @@ class PerturbLayers:
 
     def _checkpoint(self, replicate: int) -> str:
         """Digest of all that determines the weights of a model."""
-        code = own_code(self.make)
+        code = dict(self.model_code)
         return digest(
             [
                 TRAIN_VERSION,
@@ -184,7 +181,8 @@ def build(config: Config) -> PerturbLayers:
     metrics = _metrics(config)
     perturbations = _perturbations(config)
     make = bind({key: value for key, value in config.model.items() if key != "name"}, "model")
-    data = call(bind(config.data, "data"), config.data, "data")
+    load = bind(config.data, "data")
+    data = call(load, config.data, "data")
     sample = call(make, config.model, "model", inputs=data.inputs, outputs=data.classes)
     _require_relu_network(sample, data, config.model["_target_"])
     found, unsupported = find_layers(sample)
@@ -208,19 +206,20 @@ def build(config: Config) -> PerturbLayers:
         metrics=metrics,
         metrics_version=spectral.version(config.metrics, config.spectral),
         options=config.spectral,
-        own_code=own_code(make, *metrics.values(), *perturbations.values(), bind(config.data, "data")),
+        own_code=own_code(make, load, *metrics, *perturbations.values()),
+        model_code=own_code(make),
         checkpoints=Checkpoints(Path(config.results).absolute() / "checkpoints"),
     )
 
 
-def _metrics(config: Config) -> dict[str, Metric]:
-    """The metrics by name. A column of theirs must not take the place of one of ours."""
-    metrics = dict(zip(config.metrics, spectral.resolve(config.metrics), strict=True))
+def _metrics(config: Config) -> tuple[Metric, ...]:
+    """The metrics. A column of theirs must not take the place of one of ours."""
+    metrics = tuple(spectral.resolve(config.metrics))
     if config.spectral.conv == "slices":
         raise UserError(
             "spectral.conv=slices gives several rows a layer, which is for raylab.analyze: use pooled here."
         )
-    taken = {*COLUMNS, *SIMILARITY} & set(spectral.columns(list(metrics.values()), config.spectral))
+    taken = {*COLUMNS, *SIMILARITY} & set(spectral.columns(metrics, config.spectral))
     if taken:
         raise UserError(f"A metric gives the column '{min(taken)}', which the experiment fills itself: rename it.")
     return metrics

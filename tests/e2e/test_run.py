@@ -103,6 +103,8 @@ def test_plan_shows_the_work_and_does_none_of_it(tmp_path):
         (["+model.activation=gelu"], "takes no 'activation'"),
         (["spectral.estimator=kss"], "ks"),
         (["spectral.conv=slices"], "use pooled here"),
+        (["spectral.dtype=float16"], "Unknown dtype=float16"),
+        (["spectral.device=cuda:0"], "Unknown device 'cuda:0'. Did you mean 'cuda'"),
         (["kind=pertub_layers"], "Did you mean 'perturb_layers'"),
         (["layers=fc1"], "layers=fc1 must be a list"),
         (["cluster.workers=0"], "must be between 1 and"),
@@ -148,6 +150,8 @@ def test_a_perturbation_whose_code_was_edited_is_another_study(tmp_path):
     before = rows(tmp_path)
     write_lab(tmp_path, flip="def flip(weights, rng):\n    return 0 * weights.trained\n")
     code, _, err = run(tmp_path, *arguments)
+    assert code == 2 and "another version of code of my_lab" in err
+    code, _, err = run(tmp_path, *TINY, "models=1", "perturbations=[original]")  # all trials would get other ids
     assert code == 2 and "another version of code of my_lab" in err
     assert rows(tmp_path) == before
 
