@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from raylab.layers import Skipped, find_layers, matrices_shape, select, split_by_size, weights
@@ -77,11 +77,12 @@ def _identity(layer: Layer, options: SpectralOptions) -> dict[str, Value]:
 def _table(rows: list[dict[str, Value]], types: dict[str, type], options: SpectralOptions) -> pa.Table:
     import pyarrow as pa
 
-    arrow: dict[type, Callable[[], pa.DataType]] = {float: pa.float64, int: pa.int64, str: pa.string}
+    from raylab.results.schema import ARROW
+
     kinds: dict[str, type] = {"layer": str, "kind": str, "N": int, "M": int, "status": str, "reason": str, **types}
     if options.conv == "slices":
         kinds["slice"] = int
     names = [name for name in LEADING if name in kinds]
     names += [name for name in kinds if name not in names]
-    schema = pa.schema([pa.field(name, arrow[kinds[name]]()) for name in names])
+    schema = pa.schema([pa.field(name, ARROW[kinds[name]]) for name in names])
     return pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows], schema=schema)

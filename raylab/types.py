@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Status = Literal["ok", "failed", "skipped"]
-Value = float | int | str | None
+Value = float | int | str | Array | None  # an array is one of float64, a column of lists
 
 # The perturbation that leaves a layer as it is. Its rows carry the spectra of the trained layers.
 ORIGINAL = "original"

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from torch import nn
@@ -40,6 +41,15 @@ def test_the_bulk_is_measured_unless_metrics_are_named():
 def test_a_tensor_that_is_no_weight_is_a_skipped_row():
     rows = raylab.analyze({"w": np.eye(20, 30), "index": np.ones((20, 30), int)}, options=CPU).to_pylist()
     assert (rows[1]["status"], rows[1]["reason"]) == ("skipped", "dtype int64 is not floating point")
+
+
+def test_the_eigenvalues_themselves_are_a_column_of_lists():
+    table = raylab.analyze(model(), ("norms", "esd"), CPU)
+    weight = model()[0].weight.detach().numpy().astype(np.float64)
+    assert table["evals"].type == pa.list_(pa.float64())
+    expected = np.sort(np.linalg.svd(weight, compute_uv=False) ** 2)
+    np.testing.assert_allclose(table["evals"][0].as_py(), expected, rtol=1e-9)
+    assert table["evals"][2].as_py() is None  # a skipped layer
 
 
 def test_it_can_be_called_again():

@@ -12,12 +12,18 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from raylab.types import TrialResult
 
 TIME = pa.timestamp("us")  # naive, in UTC: reading a time zone would need the reader's tz database
-ARROW: Mapping[type, pa.DataType] = {float: pa.float64(), int: pa.int64(), str: pa.string()}
+ARROW: Mapping[type, pa.DataType] = {
+    float: pa.float64(),
+    int: pa.int64(),
+    str: pa.string(),
+    list: pa.list_(pa.float64()),
+}
 
 
 class Column(NamedTuple):
@@ -140,6 +146,7 @@ FIT = _group(
     fit_status=(str, "ok, or why there is no power-law fit"),
     estimator=(str, "which estimator of alpha: ks (Clauset et al. 2009), median, xmin_peak, ..."),
     num_evals=(int, "eigenvalues of the layer [count]"),
+    evals=(list, "the eigenvalues themselves, ascending [weight^2]"),
     metric_error=(str, "metrics that failed on this layer, each with its reason; null if none did"),
     mp_status=(str, "ok, or why there is no Marchenko-Pastur fit"),
     rand_status=(str, "ok, or why there is no Marchenko-Pastur fit of W with permuted entries"),
@@ -168,12 +175,12 @@ VOLATILE = ("seconds", "host", "started_at", "finished_at")
 def schema(columns: Mapping[str, type]) -> pa.Schema:
     """The schema of an experiment: identity, layer, the declared `columns`, outcome, provenance.
 
-    Raises ValueError for a type other than float, int and str, or a declared name that means something else here.
+    Raises ValueError for a type other than float, int, str and list, or a declared name that means something else here.
     """
     fields = {name: _field(name, column.type) for name, column in {**IDENTITY, **LAYER}.items()}
     for name, kind in columns.items():
         if kind not in ARROW:
-            raise ValueError(f"column '{name}' is declared as {kind!r}: use float, int or str")
+            raise ValueError(f"column '{name}' is declared as {kind!r}: use float, int, str or list")
         fixed = {**IDENTITY, **LAYER, **OUTCOME, **PROVENANCE}.get(name)
         if fixed and fixed.type != ARROW[kind]:
             raise ValueError(f"column '{name}' is fixed as {fixed.type}, not {kind.__name__}: choose another name")
@@ -269,6 +276,8 @@ def _cell(value: Any, field: pa.Field) -> Any:
             return float(value)
         if pa.types.is_integer(field.type):
             return _integer(value)
+        if pa.types.is_list(field.type):
+            return np.asarray(value, np.float64)
         if pa.types.is_timestamp(field.type):
             return _utc(value if isinstance(value, datetime) else datetime.fromisoformat(value))
     except (TypeError, ValueError) as error:

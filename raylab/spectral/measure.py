@@ -42,7 +42,7 @@ def resolve(names: Sequence[str]) -> list[Metric]:
 
 
 def columns(metrics: Sequence[Metric], options: SpectralOptions | None = None) -> dict[str, type]:
-    """Name and type (float, int or str) of every column the metrics give, found by trying them on a small spectrum.
+    """Name and type (float, int, str, or list: of floats) of every column the metrics give, found by trying them on a small spectrum.
 
     Raises UserError in one line for options that do not exist, a metric that fails, and two that give one column.
     """
@@ -93,7 +93,7 @@ def measure_many(
 
 
 def measure_spectrum(spectrum: Spectrum, metrics: Sequence[Metric]) -> dict[str, Value]:
-    """The value of every column for one spectrum. A metric that raises gives NaN (None for a count or a text)."""
+    """The value of every column for one spectrum. A metric that raises gives NaN (None for what is no float)."""
     values: dict[str, Value] = {}
     errors: list[str] = []
     for metric in metrics:
@@ -148,12 +148,16 @@ def _named(options: tuple[Any, ...]) -> dict[str, Any]:
 def _type_of(value: object, metric: str, column: str) -> type:
     if isinstance(value, str):
         return str
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        return list
     if isinstance(value, numbers.Integral):  # a bool counts as one
         return int
     if isinstance(value, numbers.Real):
         return float
     kind = type(value).__name__
-    raise UserError(f"The metric '{metric}' gives a {kind} for '{column}': it must be a float, an int or a str.")
+    raise UserError(
+        f"The metric '{metric}' gives a {kind} for '{column}': it must be a float, an int, a str or a one-dimensional array."
+    )
 
 
 def _as_mapping(metric: Metric, given: Any) -> Mapping[str, Any]:
@@ -164,7 +168,7 @@ def _convert(value: Any, kind: type) -> Value:
     """A plain Python value for a row: NaN for what is missing from a float column."""
     if value is None:
         return math.nan if kind is float else None
-    return kind(value)
+    return np.asarray(value, np.float64) if kind is list else kind(value)
 
 
 def _complaints(metric: Metric, values: Mapping[str, Value], expected: Mapping[str, type]) -> list[str]:

@@ -65,6 +65,11 @@ def norms(spectrum: Spectrum) -> Mapping[str, Value]:
     }
 
 
+def esd(spectrum: Spectrum) -> Mapping[str, Value]:
+    """The eigenvalues themselves, ascending: a column of lists, for figures and for fits made elsewhere."""
+    return {"evals": spectrum.evals}
+
+
 def erg(spectrum: Spectrum) -> Mapping[str, Value]:
     """Tail on which det X = 1 ("exact renormalisation group" condition): its size, and its excess over the fit's."""
     number = _num_erg(spectrum.evals)
@@ -187,5 +192,5 @@ def _jensen_shannon_distance(a: Array, b: Array) -> float:
 
 
 METRICS: Registry[Metric] = Registry("metric")
-for _metric in (standard, power_law, norms, erg, marchenko_pastur, randomized):
+for _metric in (standard, power_law, norms, erg, esd, marchenko_pastur, randomized):
     METRICS.register(_metric.__name__)(_metric)

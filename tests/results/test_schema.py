@@ -36,7 +36,7 @@ def test_every_column_of_the_brief_is_known():
 
 
 @pytest.mark.parametrize(
-    ("columns", "says"), [({"a": list}, "use float, int or str"), ({"layer": int}, "fixed as string")]
+    ("columns", "says"), [({"a": dict}, "use float, int, str or list"), ({"layer": int}, "fixed as string")]
 )
 def test_a_declaration_that_cannot_be_is_refused(columns, says):
     with pytest.raises(ValueError, match=says):
@@ -126,3 +126,10 @@ def test_importing_the_report_loads_no_plotting():
     code = "import sys, json, raylab.report.html, raylab.report.progress; print(json.dumps(sorted(sys.modules)))"
     loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     assert not {"torch", "ray", "cupy", "duckdb", "matplotlib", "jinja2"} & set(loaded)
+
+
+def test_a_column_of_lists_comes_back_as_it_went(tmp_path):
+    made = schema.schema({"evals": list})
+    table = schema.convert([{"evals": np.array([1.5, 2.0])}, {"evals": None}], made)
+    assert table["evals"].to_pylist() == [[1.5, 2.0], None]
+    assert "evals" not in schema.metric_columns(made)

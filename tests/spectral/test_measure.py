@@ -34,6 +34,10 @@ def always_fails(spectrum):
     raise KeyError("nothing")
 
 
+def gives_an_array(spectrum):
+    return spectrum.evals[-2:]
+
+
 def gives_a_list(spectrum):
     return [1, 2]
 
@@ -65,6 +69,8 @@ def test_columns_and_their_types():
     assert found["fit_status"] is str
     assert found["largest"] is float
     assert found["metric_error"] is str
+    assert columns([gives_an_array], CPU) == {"gives_an_array": list, "metric_error": str}
+    assert measure(WEIGHTS, LAYER, [gives_an_array], CPU)["gives_an_array"].shape == (2,)
     assert columns([pair], CPU) == {"first": float, "count": int, "word": str, "metric_error": str}
 
 
