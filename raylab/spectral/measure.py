@@ -42,7 +42,7 @@ def resolve(names: Sequence[str]) -> list[Metric]:
 
 
 def columns(metrics: Sequence[Metric], options: SpectralOptions | None = None) -> dict[str, type]:
-    """Name and type (float, int, str, or list: of floats) of every column the metrics give, found by trying them on a small spectrum.
+    """Name and type (float, int, str, list of floats) of every column, found by trying the metrics on a small spectrum.
 
     Raises UserError in one line for options that do not exist, a metric that fails, and two that give one column.
     """
@@ -156,7 +156,7 @@ def _type_of(value: object, metric: str, column: str) -> type:
         return float
     kind = type(value).__name__
     raise UserError(
-        f"The metric '{metric}' gives a {kind} for '{column}': it must be a float, an int, a str or a one-dimensional array."
+        f"The metric '{metric}' gives a {kind} for '{column}': it must be a float, an int, a str or a 1-D array."
     )
 
 
