@@ -21,12 +21,14 @@ def analyze(
     metrics: Sequence[str | Metric] = ("standard", "marchenko_pastur"),
     options: SpectralOptions | None = None,
     layers: Sequence[str] = ("*",),
+    threads: int | None = None,
 ) -> pa.Table:
     """The spectral metrics of a model, a row a layer, in the order of the model.
 
     model: a torch module, or a mapping of names to arrays or tensors (a state dict). metrics: names ("standard",
     "marchenko_pastur", "my_lab:entropy") or functions of a Spectrum; "randomized" can be added, for the control with
     permuted entries (num_traps, rand_...). layers: shell-style patterns of layer names.
+    threads: layers measured side by side on a CPU, None for one a core; the values do not depend on it.
     Columns: `layer, kind, N, M`, then `alpha, D, xmin, sigma, num_tail` if a metric gives them, `status` ("ok";
     "failed", no power law fitted; "skipped"), `reason`, then all others; conv="slices" adds `slice`, a row each.
     Raises UserError for bad input: an unknown metric or option, a pattern that matches nothing, a model without layers.
@@ -38,19 +40,19 @@ def analyze(
     chosen = {layer.name for layer in select([*found, *(item.layer for item in skipped)], layers)}
     fitting, refused = split_by_size([layer for layer in found if layer.name in chosen], options)
     skipped = [item for item in skipped if item.layer.name in chosen] + refused
-    measured = _measure(model, fitting, functions, options)
+    measured = _measure(model, fitting, functions, options, threads)
     rows = [(layer.index, _row(layer, values, options)) for layer, values in measured]
     rows += [(item.layer.index, _skipped_row(item, options)) for item in skipped]
     return _table([row for _, row in sorted(rows, key=lambda pair: pair[0])], types, options)
 
 
 def _measure(
-    model: Any, layers: Sequence[Layer], metrics: Sequence[Metric], options: SpectralOptions
+    model: Any, layers: Sequence[Layer], metrics: Sequence[Metric], options: SpectralOptions, threads: int | None
 ) -> list[tuple[Layer, dict[str, Value]]]:
     tensors = weights(model)
     if options.conv != "slices":
         items = [(tensors[layer.name], layer) for layer in layers]
-        return list(zip(layers, measure_many(items, metrics, options), strict=True))
+        return list(zip(layers, measure_many(items, metrics, options, threads=threads), strict=True))
     return [
         (layer, {**measure_spectrum(one, metrics), "slice": index})
         for layer in layers

@@ -18,15 +18,14 @@ import numpy as np
 
 from raylab.errors import UserError
 from raylab.registry import suggest
+from raylab.spectral import lapack
 from raylab.types import Array
 
 DEVICES = ("auto", "cpu", "cuda", "torch-cuda", "cupy")
 ILL_CONDITIONED = 1e-11  # smallest over largest eigenvalue, below which the float64 Gram route is not trusted
 STACK_BYTES = 1 << 30  # of float64 weights in one GPU call; CuPy's workspace is indexed with 32 bits
 CUPY_BATCHED_UP_TO = 256  # CuPy's batched solver is Jacobi's: on an H100 3x sooner here, level at 512, less exact above
-# MKL's tridiagonalisation (which torch brings) beats OpenBLAS's (numpy) from this size on. Measured by CPU maker.
-MKL_FROM = {"GenuineIntel": 1100, "AuthenticAMD": 2500}
-NARROW, WIDE, NARROW_BELOW = 8, 32, 1024  # columns in a block of the tridiagonalisation, by size
+MKL_FROM = {"GenuineIntel": 1100}  # by CPU maker: where MKL (which torch brings) beats OpenBLAS. On AMD it never does
 
 Solver = Callable[[Array, str], Array]  # (stack of matrices, dtype) -> ascending eigenvalues of each, float64
 
@@ -84,37 +83,18 @@ def _tall(stack: Array) -> Array:
 def _lapack(stack: Array, dtype: str) -> Array:
     evals = np.empty((len(stack), stack.shape[2]))
     for i, matrix in enumerate(stack):
-        gram = _gram(np.asarray(matrix, dtype))
+        gram = lapack.gram(matrix, dtype)
         evals[i] = _symmetric(gram) if np.isfinite(gram).all() else np.nan
     return evals
 
 
-def _gram(tall: Array) -> Array:
-    """Lower triangle of tall^T tall in Fortran order, without a copy of `tall`; numpy's product would mirror it."""
-    from scipy.linalg import get_blas_funcs
-
-    (syrk,) = get_blas_funcs(("syrk",), dtype=tall.dtype)
-    return syrk(1.0, tall.T, lower=1) if tall.flags.c_contiguous else syrk(1.0, tall, trans=1, lower=1)
-
-
 def _symmetric(gram: Array) -> Array:
-    """Ascending eigenvalues of a symmetric matrix, given by its lower triangle, by the fastest LAPACK at hand.
+    """Ascending eigenvalues of a symmetric matrix, given by its lower triangle, by the fastest LAPACK at hand."""
+    if len(gram) < _mkl_from():
+        return lapack.eigenvalues(gram)
+    import torch
 
-    Tridiagonalisation in narrow blocks and the root-free QL iteration: what `numpy.linalg.eigvalsh` does, 15 to 25 %
-    sooner for n = 512 (its blocks suit larger matrices, and it copies).
-    """
-    from scipy.linalg import get_lapack_funcs
-
-    n = len(gram)
-    if n >= _mkl_from():
-        import torch
-
-        return torch.linalg.eigvalsh(torch.from_numpy(gram)).numpy()
-    sytrd, sterf = get_lapack_funcs(("sytrd", "sterf"), dtype=gram.dtype)
-    width = NARROW if n < NARROW_BELOW else WIDE
-    _, diagonal, off_diagonal, _, _ = sytrd(gram, lower=1, lwork=width * n)
-    evals, info = sterf(diagonal, off_diagonal) if n > 1 else (diagonal, 0)
-    return evals if info == 0 else np.linalg.eigvalsh(gram)
+    return torch.linalg.eigvalsh(torch.from_numpy(gram)).numpy()
 
 
 @functools.cache

@@ -10,6 +10,7 @@ import functools
 import inspect
 import math
 import numbers
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, astuple
 from typing import Any
@@ -17,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from raylab.errors import UserError
-from raylab.layers import CONV_TREATMENTS
+from raylab.layers import CONV_TREATMENTS, matrices_shape
 from raylab.registry import Registry, suggest
-from raylab.spectral.backend import resolve_device
+from raylab.spectral.backend import STACK_BYTES, resolve_device
 from raylab.spectral.esd import spectra, spectrum
 from raylab.spectral.metrics import METRICS
+from raylab.spectral.parallel import in_threads
 from raylab.spectral.power_law import ESTIMATORS, fit_evals
 from raylab.types import Layer, Metric, SpectralOptions, Spectrum, Value, digest
 
@@ -87,9 +89,43 @@ def measure_many(
     metrics: Sequence[Metric],
     options: SpectralOptions | None = None,
     seeds: Sequence[int] | None = None,
+    threads: int | None = 1,
 ) -> list[dict[str, Value]]:
-    """`measure` for many layers: on a GPU those of one shape are solved together."""
-    return [measure_spectrum(s, metrics) for s in spectra(items, options, seeds)]
+    """`measure` for many layers: on a GPU those of one shape are solved together, on a CPU layers side by side.
+
+    Weights that are read when they are asked for (`numpy.asarray`) are read a batch at a time, and let go of again.
+    threads: of the CPU, None for all of its cores. The values do not depend on it.
+    """
+    options = options or SpectralOptions()
+    seeds = seeds if seeds is not None else [0] * len(items)
+
+    def work(batch: Sequence[int]) -> list[dict[str, Value]]:
+        chosen = spectra([items[i] for i in batch], options, [seeds[i] for i in batch])
+        return [measure_spectrum(spectrum, metrics) for spectrum in chosen]
+
+    batches = _batches([layer for _, layer in items], options)
+    on_gpu = resolve_device(options.device) != "cpu"
+    measured = in_threads(work, batches, 1 if on_gpu else threads)
+    values = {i: row for batch, rows in zip(batches, measured, strict=True) for i, row in zip(batch, rows, strict=True)}
+    return [values[i] for i in range(len(items))]
+
+
+def _batches(layers: Sequence[Layer], options: SpectralOptions) -> list[list[int]]:
+    """Which layers are worked together, the most expensive first: on a CPU each alone, on a GPU those of one shape."""
+    shapes = [matrices_shape(layer, options.conv) for layer in layers]
+    order = sorted(range(len(layers)), key=lambda i: -shapes[i][0] * shapes[i][1] * shapes[i][2] ** 2)
+    if resolve_device(options.device) == "cpu":
+        return [[i] for i in order]
+    groups: dict[tuple[int, int], list[list[int]]] = defaultdict(list)
+    room: dict[tuple[int, int], int] = defaultdict(int)
+    for i in order:
+        count, N, M = shapes[i]
+        if room[N, M] < count * N * M:
+            groups[N, M].append([])
+            room[N, M] = STACK_BYTES // 8
+        groups[N, M][-1].append(i)
+        room[N, M] -= count * N * M
+    return [batch for batches in groups.values() for batch in batches]
 
 
 def measure_spectrum(spectrum: Spectrum, metrics: Sequence[Metric]) -> dict[str, Value]:
