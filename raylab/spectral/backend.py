@@ -84,7 +84,8 @@ def _lapack(stack: Array, dtype: str) -> Array:
     evals = np.empty((len(stack), stack.shape[2]))
     for i, matrix in enumerate(stack):
         gram = lapack.gram(matrix, dtype)
-        evals[i] = _symmetric(gram) if np.isfinite(gram).all() else np.nan
+        finite = np.isfinite(gram.diagonal()).all()  # a sum of squares is, if and only if all of its column are
+        evals[i] = _symmetric(gram) if finite else np.nan
     return evals
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib
+import importlib.machinery
+import importlib.util
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,13 +88,25 @@ _LENGTHS = (ctypes.c_size_t(1), ctypes.c_size_t(1))  # of two CHARACTER argument
 @functools.cache
 def _routine(library: str, name: str, dtype: str) -> Any:
     """A BLAS or LAPACK routine as a function of pointers. ctypes lets go of Python's lock while it runs."""
-    exported: dict[str, Any] = importlib.import_module(f"scipy.linalg.cython_{library}").__pyx_capi__
-    capsule = exported[LETTER[dtype] + name]
+    capsule = _extension(f"cython_{library}").__pyx_capi__[LETTER[dtype] + name]
     signature = ctypes.pythonapi.PyCapsule_GetName
     signature.restype, signature.argtypes = ctypes.c_char_p, [ctypes.py_object]
     address = ctypes.pythonapi.PyCapsule_GetPointer
     address.restype, address.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
     return ctypes.CFUNCTYPE(None)(address(capsule, signature(capsule)))
+
+
+def _extension(name: str) -> Any:
+    """A compiled module of scipy.linalg, without the package around it, which takes longer to import than numpy."""
+    full = f"scipy.linalg.{name}"
+    package = importlib.util.find_spec("scipy")
+    folders = [str(Path(folder) / "linalg") for folder in (package and package.submodule_search_locations) or ()]
+    spec = importlib.machinery.PathFinder.find_spec(full, folders)
+    if full in sys.modules or spec is None or spec.loader is None:
+        return importlib.import_module(full)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @functools.cache

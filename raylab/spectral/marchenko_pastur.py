@@ -18,6 +18,7 @@ from raylab.types import Array
 BANDWIDTH = 0.1
 GRID_POINTS = 1000
 LOWEST_DENSITY = 0.01  # where the estimate is lower, the fit does not look
+TOLERANCE, MOST_STEPS = 1e-4, 200  # of the descent, in sigma and in the residual: the defaults of the original's
 OUT_OF_RANGE = 1000.0  # residual at every point for a law whose edges do not fit the density
 
 Objective = Callable[[Array], Array]  # sigmas (k,) -> sums of squared residuals (k,)
@@ -77,8 +78,6 @@ def _failed(status: str) -> MarchenkoPasturFit:
 
 def _least_squares_sigma(scaled: Array, Q: float) -> float | None:
     """Grid from 0.05 to 2 times the sigma whose edge is the largest eigenvalue, then Nelder-Mead from its best."""
-    from scipy.optimize import fmin
-
     x, density = _density(np.sqrt(scaled) if Q == 1 else scaled)
     if not len(x):
         return None
@@ -89,7 +88,43 @@ def _least_squares_sigma(scaled: Array, Q: float) -> float | None:
     start = grid[np.argmin(residuals)]
     if residuals.min() >= len(x) * OUT_OF_RANGE**2:
         return None
-    return abs(float(fmin(lambda sigma: float(objective(sigma)[0]), start, disp=False)[0]))
+    return abs(_descend(lambda sigma: float(objective(np.array([sigma]))[0]), float(start)))
+
+
+def _descend(objective: Callable[[float], float], start: float) -> float:
+    """The simplex descent of Nelder and Mead in one dimension, step by step that of `scipy.optimize.fmin`.
+
+    A simplex is two points there, so that every new point is a multiple of the best one and the worst.
+    """
+    best, worst = start, 1.05 * start if start else 0.00025
+    at_best, at_worst = objective(best), objective(worst)
+    for _ in range(MOST_STEPS):
+        if at_worst < at_best:
+            best, worst, at_best, at_worst = worst, best, at_worst, at_best
+        if abs(worst - best) <= TOLERANCE and abs(at_worst - at_best) <= TOLERANCE:
+            break
+        point, at_point = _next_point(objective, best, worst, at_best, at_worst)
+        worst, at_worst = point, at_point
+    return best
+
+
+def _next_point(
+    objective: Callable[[float], float], best: float, worst: float, at_best: float, at_worst: float
+) -> tuple[float, float]:
+    """What takes the place of the worst point: its reflection, twice that, or half the way in or out."""
+    reflected = 2 * best - worst
+    at_reflected = objective(reflected)
+    if at_reflected < at_best:
+        expanded = 3 * best - 2 * worst
+        at_expanded = objective(expanded)
+        return (expanded, at_expanded) if at_expanded < at_reflected else (reflected, at_reflected)
+    outside = at_reflected < at_worst
+    contracted = 1.5 * best - 0.5 * worst if outside else 0.5 * best + 0.5 * worst
+    at_contracted = objective(contracted)
+    if at_contracted <= at_reflected if outside else at_contracted < at_worst:
+        return contracted, at_contracted
+    shrunk = best + 0.5 * (worst - best)
+    return shrunk, objective(shrunk)
 
 
 def _density(values: Array) -> tuple[Array, Array]:

@@ -12,7 +12,7 @@ import math
 import numbers
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, astuple
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -162,7 +162,7 @@ def probe_spectrum(options: SpectralOptions) -> Spectrum:
 
 
 def _columns_of(metric: Metric, options: SpectralOptions) -> dict[str, type]:
-    return _probe(metric, astuple(options))
+    return _probe(metric, tuple(vars(options).values()))
 
 
 @functools.lru_cache(maxsize=256)

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from raylab.spectral import marchenko_pastur
 from raylab.spectral.marchenko_pastur import fit_bulk
 
 
@@ -57,3 +58,16 @@ def test_rank_one_has_an_answer():
     evals[-1] = 3.0
     found = fit_bulk(evals, 80, 50)
     assert (found.status == "ok") == math.isfinite(found.softrank)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_descent_is_scipys(seed):
+    from scipy.optimize import fmin
+
+    a, b, c, start = np.random.default_rng(seed).normal(size=4)
+
+    def bumpy(x):
+        return (x - a) ** 2 * (1 + 0.3 * np.sin(5 * x + b)) + c * abs(x - b)
+
+    theirs = fmin(lambda point: float(bumpy(point[0])), start, disp=False)[0]
+    assert marchenko_pastur._descend(lambda x: float(bumpy(x)), float(start)) == pytest.approx(theirs, rel=1e-12)
