@@ -101,7 +101,7 @@ def floor(model: Any, layers: Sequence[str]) -> Callable[[], None]:
 
     def solve() -> None:
         for matrix in itertools.chain.from_iterable(stacks):
-            lapack.eigenvalues(lapack.gram(matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T))
+            lapack.sterf(*lapack.tridiagonal(lapack.gram(matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T)))
 
     return solve
 

@@ -21,7 +21,8 @@ from raylab.types import ORIGINAL, Recipe, SpectralOptions, digest
 class ClusterConfig:
     """Where the work runs."""
 
-    backend: str = "ray"  # "ray", or "inline": in this process, one trial after another (for a debugger)
+    # "ray"; or in this process: "threads", side by side, or "inline", one trial after another (for a debugger)
+    backend: str = "ray"
     address: str = "local"  # "local" starts Ray here and joins nothing; "auto" or an address joins a cluster
     workers: int | None = None  # tasks at a time when address is "local"; null: one a core (or one a GPU share)
     cpus_per_worker: float = 1.0
@@ -58,11 +59,25 @@ class Config:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
+LONGEST_LABEL = 80  # characters of a results folder named after its models
+
 # How much is run: two commands that differ here add to one results folder.
 _AXES = ("models", "layers", "perturbations", "draws")
+# Which weights are measured: a digest of their content is in every row.
+_WEIGHTS = ("model.source", "model.adapter", "model.pretrained", "model.name")
 # Where and how it is run: no answer depends on it but for rounding (a stack of models on a GPU adds in another order).
 # What the data are, their revision says, wherever they lie.
-_INCIDENTAL = ("results", "plan", "progress", "cluster", "stack", "batch_size", "data", "spectral.device")
+_INCIDENTAL = (
+    "results",
+    "plan",
+    "progress",
+    "cluster",
+    "stack",
+    "batch_size",
+    "data",
+    "spectral.device",
+    "model.download",
+)
 
 
 def answer_digest(config: dict[str, Any], identity: Mapping[str, str]) -> str:
@@ -72,7 +87,7 @@ def answer_digest(config: dict[str, Any], identity: Mapping[str, str]) -> str:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What makes the rows of two configs incomparable, as "train.epochs: 12 -> 3"."""
-    before, after = (_without(config, _AXES + _INCIDENTAL) for config in (old, new))
+    before, after = (_without(config, _AXES + _WEIGHTS + _INCIDENTAL) for config in (old, new))
     keys = sorted(before.keys() | after.keys())
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
 
@@ -116,7 +131,7 @@ def compose(overrides: Sequence[str], extra_dir: str | None = None) -> tuple[Con
         )
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="raylab"):
-            composed = hydra_compose("config", overrides=[*overrides, *search])
+            composed = hydra_compose("config", overrides=[*_with_source(overrides), *search])
         config = OmegaConf.to_object(composed)
         plain = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
     except (HydraException, OmegaConfBaseException) as error:
@@ -126,6 +141,36 @@ def compose(overrides: Sequence[str], extra_dir: str | None = None) -> tuple[Con
     assert isinstance(config, Config)
     _check(config)
     return config, settings
+
+
+def _with_source(overrides: Sequence[str]) -> list[str]:
+    """`model=PLACE` and `model=[PLACE,PLACE]` spelt out: files, folders and names that are no model of conf/.
+
+    They are to be measured, unless another experiment is named.
+    """
+    spelt: list[str] = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        places = [place.strip(" '\"") for place in value.strip("[]").split(",")]
+        if key != "model" or not any(_is_place(place) for place in places):
+            spelt.append(override)
+            continue
+        quoted = [_quoted(place) for place in places]
+        label = "+".join(Path(place).name.removesuffix(".safetensors") for place in places)[:LONGEST_LABEL]
+        source = f"[{','.join(quoted)}]" if value.startswith("[") else quoted[0]
+        spelt += ["model=source", f"model.source={source}", f"model.name={_quoted(label)}"]
+        if not any(other.startswith("experiment=") for other in overrides):
+            spelt.append("experiment=spectra")
+    return spelt
+
+
+def _is_place(value: str) -> bool:
+    return value not in groups()["model"] and ("/" in value or "." in value or Path(value).exists())
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _check(config: Config) -> None:
@@ -139,7 +184,7 @@ def _check(config: Config) -> None:
         raise UserError(f"seed={config.seed} must not be negative.")
     _check_cluster(config.cluster)
     choices = {
-        "cluster.backend": (config.cluster.backend, ("ray", "inline")),
+        "cluster.backend": (config.cluster.backend, ("ray", "threads", "inline")),
         "progress": (config.progress, ("auto", "rich", "plain", "none")),
     }
     for key, (value, known) in choices.items():

@@ -27,6 +27,7 @@ from raylab.errors import UserError
 from raylab.report import progress, tables
 from raylab.results import load, schema, sink, statuses
 from raylab.results.text import TextTable
+from raylab.spectral.parallel import cores
 from raylab.types import Experiment, Trial, TrialResult
 
 EXIT_OK, EXIT_FAILED_ROWS, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -217,6 +218,9 @@ def _stream(cluster: ClusterConfig, experiment: Experiment, pending: Sequence[Tr
     if cluster.backend == "inline":
         yield from inline.stream(experiment, pending)
         return
+    if cluster.backend == "threads":
+        yield from inline.stream_in_threads(experiment, pending, cluster.workers or cores())
+        return
     with preflight.ray_session(cluster.address, cluster.workers, cluster.object_store_gb):
         from raylab.cluster.scheduler import Scheduler
 
@@ -263,6 +267,8 @@ def _farewell(console: Console, folder: Path, first_error: str | None) -> int:
         console.print(f"- {finding}", highlight=False, markup=False)
     console.print()
     query = "SELECT layer, perturbation, avg(accuracy), avg(alpha) FROM trials GROUP BY ALL ORDER BY ALL"
+    if "accuracy" not in results.column_names:
+        query = "SELECT model, layer, N, M, alpha, D FROM trials WHERE status = 'ok' ORDER BY D DESC"
     command = _command("raylab.query", str(folder), query)
     console.print(f"[bold]Report[/]  {html.write(folder, correlations)}", highlight=False, soft_wrap=True)
     console.print(f"[bold]Next[/]    {command}", highlight=False, soft_wrap=True)

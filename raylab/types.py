@@ -75,7 +75,7 @@ class SpectralOptions:
     threshold_kind: str = "absolute"  # (parity) or "relative": times the largest eigenvalue, scale invariant
     conv: str = "pooled"  # treatment of convolutions: "pooled", "slices", "reshape", "fft"
     dtype: str = "float64"  # of the Gram matrix and its eigenvalues: "float64" or "float32"
-    device: str = "auto"  # "auto" (a GPU when there is one), "cpu", "cuda", "torch-cuda", "cupy"
+    device: str = "auto"  # "auto" (a GPU if there is one), "cpu", "lapack" (no numba), "cuda", "torch-cuda", "cupy"
     min_evals: int = 8  # a layer with fewer eigenvalues is listed as skipped
     max_evals: int = 15_000
     max_N: int = 50_000

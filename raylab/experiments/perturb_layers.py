@@ -20,6 +20,7 @@ from raylab.data import ClassificationData
 from raylab.errors import UserError
 from raylab.experiments.attempt import add_values
 from raylab.experiments.checkpoints import Checkpoints
+from raylab.experiments.metrics import metrics_of
 from raylab.layers import find_layers, select, split_by_size
 from raylab.models.kernels import as_tensor
 from raylab.registry import bind, call, own_code
@@ -178,7 +179,7 @@ def by_model(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
 
 def build(config: Config) -> PerturbLayers:
     """The experiment of a config. Raises UserError for any name, file or option that is not there."""
-    metrics = _metrics(config)
+    metrics = metrics_of(config, {*COLUMNS, *SIMILARITY})
     perturbations = _perturbations(config)
     make = bind({key: value for key, value in config.model.items() if key != "name"}, "model")
     load = bind(config.data, "data")
@@ -210,19 +211,6 @@ def build(config: Config) -> PerturbLayers:
         model_code=own_code(make),
         checkpoints=Checkpoints(Path(config.results).absolute() / "checkpoints"),
     )
-
-
-def _metrics(config: Config) -> tuple[Metric, ...]:
-    """The metrics. A column of theirs must not take the place of one of ours."""
-    metrics = tuple(spectral.resolve(config.metrics))
-    if config.spectral.conv == "slices":
-        raise UserError(
-            "spectral.conv=slices gives several rows a layer, which is for raylab.analyze: use pooled here."
-        )
-    taken = {*COLUMNS, *SIMILARITY} & set(spectral.columns(metrics, config.spectral))
-    if taken:
-        raise UserError(f"A metric gives the column '{min(taken)}', which the experiment fills itself: rename it.")
-    return metrics
 
 
 def _perturbations(config: Config) -> dict[str, Perturbation]:

@@ -7,6 +7,7 @@ Needs numpy and scipy; torch and CuPy are used where they are present and help. 
 from raylab.spectral.esd import slice_spectra, spectra, spectrum
 from raylab.spectral.measure import (
     METRICS_VERSION,
+    batches,
     columns,
     measure,
     measure_many,
@@ -20,6 +21,7 @@ from raylab.spectral.power_law import fit, fit_evals
 __all__ = [
     "METRICS",
     "METRICS_VERSION",
+    "batches",
     "columns",
     "fit",
     "fit_evals",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,36 +22,46 @@ from raylab.registry import suggest
 from raylab.spectral import lapack
 from raylab.types import Array
 
-DEVICES = ("auto", "cpu", "cuda", "torch-cuda", "cupy")
+DEVICES = ("auto", "cpu", "lapack", "cuda", "torch-cuda", "cupy")
 ILL_CONDITIONED = 1e-11  # smallest over largest eigenvalue, below which the float64 Gram route is not trusted
 STACK_BYTES = 1 << 30  # of float64 weights in one GPU call; CuPy's workspace is indexed with 32 bits
 CUPY_BATCHED_UP_TO = 256  # CuPy's batched solver is Jacobi's: on an H100 3x sooner here, level at 512, less exact above
 MKL_FROM = {"GenuineIntel": 1100}  # by CPU maker: where MKL (which torch brings) beats OpenBLAS. On AMD it never does
 
-Solver = Callable[[Array, str], Array]  # (stack of matrices, dtype) -> ascending eigenvalues of each, float64
+Solver = Callable[[Sequence[Array], str], list[Array]]  # (tall matrices, dtype) -> ascending eigenvalues of each
 
 
 def eigenvalues(stack: Array, dtype: str = "float64", device: str = "auto") -> Array:
-    """Ascending eigenvalues of the short-side Gram matrix of every matrix of a stack.
+    """`eigenvalues_of` the matrices of a stack: (count, min(rows, columns)) from (count, rows, columns)."""
+    return np.array(eigenvalues_of(list(stack), dtype, device)).reshape(len(stack), min(stack.shape[1:]))
 
-    stack: (count, rows, columns), finite or not. Returns (count, min(rows, columns)) float64, never negative; a matrix
-    with a NaN or an infinity has NaN for every eigenvalue. dtype is that of the Gram matrix and the eigensolver: in
-    float32 nothing is done again. Raises UserError for an unknown or absent device.
+
+def eigenvalues_of(matrices: Sequence[Array], dtype: str = "float64", device: str = "auto") -> list[Array]:
+    """Ascending eigenvalues of the short-side Gram matrix of each matrix, all of them together.
+
+    matrices: each (rows, columns), finite or not. Returns arrays of min(rows, columns) float64, never negative; a
+    matrix with a NaN or an infinity has NaN for every eigenvalue. dtype is that of the Gram matrix and the eigensolver:
+    in float32 nothing is done again. Raises UserError for an unknown or absent device.
     """
     if dtype not in ("float32", "float64"):
         raise UserError(f"Unknown dtype '{dtype}'.{suggest(dtype, ('float32', 'float64'))}")
-    if stack.size == 0:
-        return np.zeros((len(stack), min(stack.shape[1:])))
-    evals = _solver(device)(_tall(stack), dtype)
-    if dtype == "float64":
-        for i in np.flatnonzero(evals[:, 0] < ILL_CONDITIONED * evals[:, -1]):
-            evals[i] = _carefully(stack[i])
-    return np.maximum(evals, 0.0)
+    solve = _solver(device)
+    full = [i for i, matrix in enumerate(matrices) if matrix.size]
+    evals = [np.zeros(min(matrix.shape)) for matrix in matrices]
+    for i, found in zip(full, solve([_tall(matrices[i]) for i in full], dtype), strict=True):
+        poor = dtype == "float64" and found[0] < ILL_CONDITIONED * found[-1]
+        evals[i] = np.maximum(_carefully(matrices[i]) if poor else found, 0.0)
+    return evals
+
+
+def on_gpu(device: str) -> bool:
+    """Whether a device of the options means a GPU here."""
+    return resolve_device(device) in ("torch-cuda", "cupy")
 
 
 def available(device: str) -> bool:
-    """Whether "cpu", "torch-cuda" or "cupy" can be used here."""
-    if device == "cpu":
+    """Whether "cpu", "lapack", "torch-cuda" or "cupy" can be used here."""
+    if device in ("cpu", "lapack"):
         return True
     if not _driver_present():  # asked first, so that a machine without a GPU imports neither
         return False
@@ -59,7 +70,10 @@ def available(device: str) -> bool:
 
 @functools.cache
 def resolve_device(device: str) -> str:
-    """The backend behind a device of the options: "cpu", "torch-cuda" or "cupy". CuPy is preferred on a GPU."""
+    """The backend behind a device of the options: "cpu", "lapack" (the same without numba), "torch-cuda" or "cupy".
+
+    CuPy is preferred on a GPU.
+    """
     if device not in DEVICES:
         raise UserError(f"Unknown device '{device}'.{suggest(device, DEVICES)}")
     if device in ("torch-cuda", "cupy") and not available(device):
@@ -73,28 +87,30 @@ def resolve_device(device: str) -> str:
 
 
 def _solver(device: str) -> Solver:
-    return {"cpu": _lapack, "torch-cuda": _torch_cuda, "cupy": _cupy}[resolve_device(device)]
+    solvers = {"cpu": _cpu, "lapack": _lapack, "torch-cuda": _by_shape(_torch_cuda), "cupy": _by_shape(_cupy)}
+    return solvers[resolve_device(device)]
 
 
-def _tall(stack: Array) -> Array:
-    return stack if stack.shape[1] >= stack.shape[2] else stack.transpose(0, 2, 1)
+def _tall(matrix: Array) -> Array:
+    return matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
 
 
-def _lapack(stack: Array, dtype: str) -> Array:
-    evals = np.empty((len(stack), stack.shape[2]))
-    for i, matrix in enumerate(stack):
-        gram = lapack.gram(matrix, dtype)
-        finite = np.isfinite(gram.diagonal()).all()  # a sum of squares is, if and only if all of its column are
-        evals[i] = _symmetric(gram) if finite else np.nan
-    return evals
+def _cpu(matrices: Sequence[Array], dtype: str) -> list[Array]:
+    """By numba's lanes where LAPACK is not better; MKL on the processors that it is made for."""
+    large = {i for i, matrix in enumerate(matrices) if matrix.shape[1] >= _mkl_from()}
+    others = iter(lapack.eigenvalues([matrix for i, matrix in enumerate(matrices) if i not in large], dtype))
+    return [_mkl(lapack.gram(matrix, dtype)) if i in large else next(others) for i, matrix in enumerate(matrices)]
 
 
-def _symmetric(gram: Array) -> Array:
-    """Ascending eigenvalues of a symmetric matrix, given by its lower triangle, by the fastest LAPACK at hand."""
-    if len(gram) < _mkl_from():
-        return lapack.eigenvalues(gram)
+def _lapack(matrices: Sequence[Array], dtype: str) -> list[Array]:
+    return lapack.eigenvalues(matrices, dtype, lanes=False)
+
+
+def _mkl(gram: Array) -> Array:
     import torch
 
+    if not np.isfinite(gram.diagonal()).all():
+        return np.full(len(gram), np.nan)
     return torch.linalg.eigvalsh(torch.from_numpy(gram)).numpy()
 
 
@@ -120,10 +136,22 @@ def _carefully(matrix: Array) -> Array:
     return evals
 
 
-def _gpu_stacks(stack: Array) -> Sequence[Array]:
-    """Pieces small enough for one call of a batched GPU solver."""
-    size = max(1, STACK_BYTES // (8 * stack.shape[1] * stack.shape[2]))
-    return [stack[i : i + size] for i in range(0, len(stack), size)]
+def _by_shape(solve: Callable[[Array, str], Array]) -> Solver:
+    """A solver of stacks made one of matrices: those of one shape go together, in stacks that a GPU can take."""
+
+    def solver(matrices: Sequence[Array], dtype: str) -> list[Array]:
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for i, matrix in enumerate(matrices):
+            groups[matrix.shape].append(i)
+        evals: dict[int, Array] = {}
+        for (rows, columns), members in groups.items():
+            size = max(1, STACK_BYTES // (8 * rows * columns))
+            for start in range(0, len(members), size):
+                some = members[start : start + size]
+                evals |= zip(some, solve(np.stack([matrices[i] for i in some]), dtype), strict=True)
+        return [evals[i] for i in range(len(matrices))]
+
+    return solver
 
 
 # On a GPU only the Gram matrix is made in the dtype asked for: cuSOLVER's batched float32 solver overestimates every
@@ -131,31 +159,25 @@ def _gpu_stacks(stack: Array) -> Sequence[Array]:
 def _torch_cuda(stack: Array, dtype: str) -> Array:
     import torch
 
-    def solve(piece: Array) -> Array:
-        tall = torch.from_numpy(np.ascontiguousarray(piece)).to("cuda").to(getattr(torch, dtype))
-        gram = (tall.mT @ tall).to(torch.float64)
-        finite = gram.isfinite().all(-1).all(-1)
-        evals = torch.linalg.eigvalsh(gram.where(finite[:, None, None], 0.0))
-        return evals.where(finite[:, None], torch.nan).cpu().numpy()
-
-    return np.concatenate([solve(piece) for piece in _gpu_stacks(stack)])
+    tall = torch.from_numpy(stack).to("cuda").to(getattr(torch, dtype))
+    gram = (tall.mT @ tall).to(torch.float64)
+    finite = gram.isfinite().all(-1).all(-1)
+    evals = torch.linalg.eigvalsh(gram.where(finite[:, None, None], 0.0))
+    return evals.where(finite[:, None], torch.nan).cpu().numpy()
 
 
 def _cupy(stack: Array, dtype: str) -> Array:
     cupy: Any = importlib.import_module("cupy")
 
-    def solve(piece: Array) -> Array:
-        tall = cupy.asarray(np.ascontiguousarray(piece)).astype(dtype)
-        gram = (tall.transpose(0, 2, 1) @ tall).astype(cupy.float64)
-        finite = cupy.isfinite(gram).all(axis=(1, 2))
-        gram = cupy.where(finite[:, None, None], gram, 0.0)
-        if gram.shape[1] <= CUPY_BATCHED_UP_TO:
-            evals = cupy.linalg.eigvalsh(gram)
-        else:
-            evals = cupy.stack([cupy.linalg.eigvalsh(one) for one in gram])
-        return cupy.asnumpy(cupy.where(finite[:, None], evals, cupy.nan))
-
-    return np.concatenate([solve(piece) for piece in _gpu_stacks(stack)])
+    tall = cupy.asarray(stack).astype(dtype)
+    gram = (tall.transpose(0, 2, 1) @ tall).astype(cupy.float64)
+    finite = cupy.isfinite(gram).all(axis=(1, 2))
+    gram = cupy.where(finite[:, None, None], gram, 0.0)
+    if gram.shape[1] <= CUPY_BATCHED_UP_TO:
+        evals = cupy.linalg.eigvalsh(gram)
+    else:
+        evals = cupy.stack([cupy.linalg.eigvalsh(one) for one in gram])
+    return cupy.asnumpy(cupy.where(finite[:, None], evals, cupy.nan))
 
 
 def _driver_present() -> bool:

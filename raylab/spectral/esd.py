@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from raylab.errors import UserError
 from raylab.layers import as_matrices
-from raylab.spectral.backend import eigenvalues, resolve_device
+from raylab.spectral.backend import eigenvalues, eigenvalues_of
 from raylab.types import Array, Layer, SpectralOptions, Spectrum
 
 
@@ -32,10 +32,10 @@ def spectra(
     if options.conv == "slices":
         raise UserError("conv=slices makes several spectra of one layer: use raylab.analyze, or conv=pooled here.")
     stacks = [as_matrices(to_numpy(weights), layer, options.conv) for weights, layer in items]
-    evals = _eigenvalues_by_shape(stacks, options)
+    evals = _eigenvalues(stacks, options)
     seeds = seeds if seeds is not None else [0] * len(items)
     return [
-        _spectrum(np.sort(values.ravel()), stack, layer, options, seed)
+        _spectrum(np.sort(values), stack, layer, options, seed)
         for values, stack, (_, layer), seed in zip(evals, stacks, items, seeds, strict=True)
     ]
 
@@ -55,20 +55,12 @@ def to_numpy(weights: Any) -> Array:
     return (tensor.float() if tensor.element_size() < 4 else tensor).numpy()
 
 
-def _eigenvalues_by_shape(stacks: Sequence[Array], options: SpectralOptions) -> list[Array]:
-    if resolve_device(options.device) == "cpu":  # one by one is as fast there, and copies nothing
-        return [eigenvalues(stack, options.dtype, "cpu") for stack in stacks]
-    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for i, stack in enumerate(stacks):
-        groups[stack.shape[1:]].append(i)
-    evals: list[Array] = [np.empty(0)] * len(stacks)
-    for members in groups.values():
-        together = np.concatenate([stacks[i] for i in members])
-        values = eigenvalues(together, options.dtype, options.device)
-        ends = np.cumsum([len(stacks[i]) for i in members])
-        for i, part in zip(members, np.split(values, ends[:-1]), strict=True):
-            evals[i] = part
-    return evals
+def _eigenvalues(stacks: Sequence[Array], options: SpectralOptions) -> list[Array]:
+    """The eigenvalues of each layer's matrices, one after another."""
+    matrices = [matrix for stack in stacks for matrix in stack]
+    evals = eigenvalues_of(matrices, options.dtype, options.device)
+    ends = list(itertools.accumulate(len(stack) for stack in stacks))
+    return [np.concatenate(evals[end - len(stack) : end]) for stack, end in zip(stacks, ends, strict=True)]
 
 
 def _spectrum(evals: Array, matrices: Array, layer: Layer, options: SpectralOptions, seed: int) -> Spectrum:

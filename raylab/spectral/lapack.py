@@ -12,6 +12,8 @@ import functools
 import importlib.machinery
 import importlib.util
 import sys
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +40,44 @@ def gram(tall: Array, dtype: str = "float64") -> Array:
     return total
 
 
-def eigenvalues(lower: Array) -> Array:
-    """Ascending eigenvalues of a symmetric matrix, given by its lower triangle in Fortran order, which is destroyed."""
-    diagonal, off_diagonal = _tridiagonal(lower)
-    n, failed = ctypes.c_int(len(lower)), ctypes.c_int()
-    _routine("lapack", "sterf", lower.dtype.name)(_at(n), _of(diagonal), _of(off_diagonal), _at(failed))
+def eigenvalues(matrices: Sequence[Array], dtype: str = "float64", lanes: bool = True) -> list[Array]:
+    """Ascending eigenvalues of the Gram matrix of each tall matrix, float64; NaN where an entry is not finite.
+
+    lanes: solve those with as many columns together, if numba is there. It changes no bit of them how many there are.
+    """
+    found = [np.full(matrix.shape[1], np.nan) for matrix in matrices]
+    waiting: dict[int, list[tuple[int, Array, Array]]] = defaultdict(list)
+    for i, matrix in enumerate(matrices):
+        lower = gram(matrix, dtype)
+        if np.isfinite(lower.diagonal()).all():  # a sum of squares is, if and only if all of its column are
+            waiting[len(lower)].append((i, *tridiagonal(lower)))
+    for n, tridiagonals in waiting.items():
+        places, diagonals, off_diagonals = zip(*tridiagonals, strict=True)
+        together = _compiled() if lanes and n < TWO_STAGE_FROM else None
+        solved = together.eigenvalues(np.array(diagonals), np.array(off_diagonals)) if together else None
+        if solved is None:
+            solved = [sterf(*pair) for pair in zip(diagonals, off_diagonals, strict=True)]
+        for place, evals in zip(places, solved, strict=True):
+            found[place] = evals
+    return found
+
+
+def sterf(diagonal: Array, off_diagonal: Array) -> Array:
+    """Ascending eigenvalues of a symmetric tridiagonal matrix, which is destroyed: LAPACK's QL iteration."""
+    n, failed = ctypes.c_int(len(diagonal)), ctypes.c_int()
+    _routine("lapack", "sterf", diagonal.dtype.name)(_at(n), _of(diagonal), _of(off_diagonal), _at(failed))
     if failed.value:  # has not been seen: some eigenvalue took more than 30 sweeps
         raise np.linalg.LinAlgError(f"{failed.value} eigenvalues of a matrix of size {n.value} did not converge")
     return diagonal
+
+
+@functools.cache
+def _compiled() -> Any:
+    """raylab.spectral.compiled, None without numba. Importing it takes a quarter of a second."""
+    try:
+        return importlib.import_module("raylab.spectral.compiled")
+    except ImportError:
+        return None
 
 
 def _add_gram(total: Array, block: Array) -> None:
@@ -61,7 +93,7 @@ def _add_gram(total: Array, block: Array) -> None:
     )  # fmt: skip
 
 
-def _tridiagonal(lower: Array) -> tuple[Array, Array]:
+def tridiagonal(lower: Array) -> tuple[Array, Array]:
     """Diagonal and off-diagonal of the tridiagonal matrix with the same eigenvalues."""
     n = len(lower)
     diagonal, off_diagonal, reflectors = (np.empty(max(n, 1), lower.dtype) for _ in range(3))
@@ -79,7 +111,7 @@ def _tridiagonal(lower: Array) -> tuple[Array, Array]:
         space = np.empty(width * max(n, 1), lower.dtype)
         routine = _routine("lapack", "sytrd", lower.dtype.name)
         routine(b"L", *common, _of(space), _at(ctypes.c_int(len(space))), _at(ctypes.c_int()))
-    return diagonal, off_diagonal
+    return diagonal, off_diagonal[: n - 1]
 
 
 _LENGTHS = (ctypes.c_size_t(1), ctypes.c_size_t(1))  # of two CHARACTER arguments, which Fortran passes at the end

@@ -20,15 +20,17 @@ import numpy as np
 from raylab.errors import UserError
 from raylab.layers import CONV_TREATMENTS, matrices_shape
 from raylab.registry import Registry, suggest
-from raylab.spectral.backend import STACK_BYTES, resolve_device
+from raylab.spectral.backend import STACK_BYTES, on_gpu, resolve_device
 from raylab.spectral.esd import spectra, spectrum
 from raylab.spectral.metrics import METRICS
-from raylab.spectral.parallel import in_threads
+from raylab.spectral.parallel import cores, in_threads
 from raylab.spectral.power_law import ESTIMATORS, fit_evals
 from raylab.types import Layer, Metric, SpectralOptions, Spectrum, Value, digest
 
 METRICS_VERSION = 1  # raised whenever a metric of ours may give another value than before
 ERROR_COLUMN = "metric_error"
+LANES = 8  # layers that are solved together on a CPU
+BATCH_ENTRIES = 1 << 24  # of their weights, so that no more than 64 MiB of float32 beyond one layer are read at a time
 
 
 def resolve(names: Sequence[str]) -> list[Metric]:
@@ -103,29 +105,39 @@ def measure_many(
         chosen = spectra([items[i] for i in batch], options, [seeds[i] for i in batch])
         return [measure_spectrum(spectrum, metrics) for spectrum in chosen]
 
-    batches = _batches([layer for _, layer in items], options)
-    on_gpu = resolve_device(options.device) != "cpu"
-    measured = in_threads(work, batches, 1 if on_gpu else threads)
-    values = {i: row for batch, rows in zip(batches, measured, strict=True) for i, row in zip(batch, rows, strict=True)}
+    threads = 1 if on_gpu(options.device) else threads or cores()
+    work_list = batches([layer for _, layer in items], options, threads)
+    measured = in_threads(work, work_list, threads)
+    values = {
+        i: row for batch, rows in zip(work_list, measured, strict=True) for i, row in zip(batch, rows, strict=True)
+    }
     return [values[i] for i in range(len(items))]
 
 
-def _batches(layers: Sequence[Layer], options: SpectralOptions) -> list[list[int]]:
-    """Which layers are worked together, the most expensive first: on a CPU each alone, on a GPU those of one shape."""
+def batches(layers: Sequence[Layer], options: SpectralOptions, threads: int = 1) -> list[list[int]]:
+    """Which layers are best worked together, by their place, the most expensive first.
+
+    On a GPU those of one shape, as many as it can take; on a CPU those of one short side, which numba solves side by
+    side, but no fewer batches than threads.
+    """
     shapes = [matrices_shape(layer, options.conv) for layer in layers]
-    order = sorted(range(len(layers)), key=lambda i: -shapes[i][0] * shapes[i][1] * shapes[i][2] ** 2)
-    if resolve_device(options.device) == "cpu":
-        return [[i] for i in order]
-    groups: dict[tuple[int, int], list[list[int]]] = defaultdict(list)
-    room: dict[tuple[int, int], int] = defaultdict(int)
-    for i in order:
-        count, N, M = shapes[i]
-        if room[N, M] < count * N * M:
-            groups[N, M].append([])
-            room[N, M] = STACK_BYTES // 8
-        groups[N, M][-1].append(i)
-        room[N, M] -= count * N * M
-    return [batch for batches in groups.values() for batch in batches]
+    gpu = on_gpu(options.device)
+    alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for i, (_, N, M) in enumerate(shapes):
+        alike[(N, M) if gpu else (M,)].append(i)
+    made: list[list[int]] = []
+    for members in alike.values():
+        most = len(members) if gpu else min(LANES, -(-len(members) // threads))
+        room = 0
+        for i in members:
+            count, N, M = shapes[i]
+            if room < count * N * M or len(made[-1]) == most:
+                made.append([])
+                room = STACK_BYTES // 8 if gpu else BATCH_ENTRIES
+            made[-1].append(i)
+            room -= count * N * M
+    cost = [count * N * M**2 for count, N, M in shapes]
+    return sorted(made, key=lambda batch: -sum(cost[i] for i in batch))
 
 
 def measure_spectrum(spectrum: Spectrum, metrics: Sequence[Metric]) -> dict[str, Value]:

@@ -26,7 +26,7 @@ def in_threads(work: Callable[[Job], Result], jobs: Sequence[Job], threads: int 
     with _libraries(len(sys.modules)).limit(limits=1):
         if threads == 1:
             return [work(job) for job in jobs]
-        with ThreadPoolExecutor(threads, initializer=_one_thread_of_torch) as pool:
+        with ThreadPoolExecutor(threads, initializer=one_thread_of_torch) as pool:
             return list(pool.map(work, jobs))
 
 
@@ -43,7 +43,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _one_thread_of_torch() -> None:
-    """torch keeps the number of its threads for each thread that calls it."""
+def one_thread_of_torch() -> None:
+    """For a thread that begins: torch keeps the number of its own threads for each thread that calls it."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)

@@ -1,0 +1,270 @@
+"""The spectral metrics of every layer of given models: a trial a layer, nothing trained, nothing evaluated."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from raylab import spectral
+from raylab.errors import UserError
+from raylab.experiments.attempt import add_values, attempt
+from raylab.experiments.metrics import metrics_of
+from raylab.layers import has_matrices, matrices_shape, measurable, weights
+from raylab.models.sources import Source
+from raylab.models.sources.source import of_model
+from raylab.registry import bind, call, own_code
+from raylab.types import (
+    ORIGINAL,
+    Group,
+    Layer,
+    Metric,
+    Outcome,
+    SpectralOptions,
+    Trial,
+    TrialResult,
+    Value,
+    digest,
+)
+
+if TYPE_CHECKING:
+    from raylab.config import Config
+
+COLUMNS: Mapping[str, type] = {"layer_index": int, "kind": str, "N": int, "M": int, "matrices": int, "origin": str}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model to be measured."""
+
+    name: str  # unique in the experiment
+    origin: str
+    checkpoint: str  # digest of its weights
+    open: Callable[[], Any]  # the model, opened again wherever it is measured: hundreds do not lie in memory at once
+    layers: Mapping[str, Layer]
+    skipped: Mapping[str, tuple[Layer, str]]  # by name: the layer, and why it is not measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectra:
+    """The experiment, with every model opened and every name resolved."""
+
+    name: str
+    seed: int
+    subjects: Mapping[str, Subject]  # by the digest of their weights
+    metrics: tuple[Metric, ...]
+    metrics_version: str
+    options: SpectralOptions
+    own_code: Mapping[str, str]  # module outside raylab -> digest of its source
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What changes an answer and is in no config."""
+        code = {f"code of {module}": version for module, version in self.own_code.items()}
+        return {"metrics": self.metrics_version, **code}
+
+    @property
+    def columns(self) -> Mapping[str, type]:
+        """Every value a row may carry."""
+        return {**COLUMNS, **spectral.columns(self.metrics, self.options)}
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Of all models, "layer" or "model: layer" -> why it is left out. Each has a row that says so too."""
+        alone = len(self.subjects) == 1
+        return {
+            layer if alone else f"{subject.name}: {layer}": reason
+            for subject in self.subjects.values()
+            for layer, (_, reason) in subject.skipped.items()
+        }
+
+    def trials(self) -> list[Trial]:
+        """Each layer of each model, in the order of the model."""
+        return [trial for checkpoint in self.subjects for trial in self._trials_of(checkpoint)]
+
+    def work(self, pending: Sequence[Trial]) -> dict[str, str]:
+        """Which models, and how many layers of each are to be measured."""
+        found = {}
+        for checkpoint, subject in self.subjects.items():
+            todo = sum(trial.checkpoint == checkpoint and trial.layer in subject.layers for trial in pending)
+            found[f"model {subject.name}"] = f"{subject.origin}; {todo:,} layers to measure"
+        return found
+
+    def groups(self, pending: Sequence[Trial]) -> list[Group]:
+        """Layers that are solved together, the most expensive first; those that are not measured all at once."""
+        made: list[Group] = []
+        for checkpoint, subject in self.subjects.items():
+            mine = {str(trial.layer): trial for trial in pending if trial.checkpoint == checkpoint}
+            layers = [subject.layers[name] for name in mine if name in subject.layers]
+            made += [tuple(mine[layers[i].name] for i in batch) for batch in spectral.batches(layers, self.options)]
+            made += [tuple(trial for name, trial in mine.items() if name in subject.skipped)]
+        return [group for group in made if group]
+
+    def run(self, group: Group) -> Iterator[Outcome]:
+        """Read the layers of a group and measure them here: what is small is sent, the rows, and not the weights."""
+        subject = self.subjects[group[0].checkpoint]
+        tensors = _tensors(_Opening(subject.checkpoint, self.options.split, subject.open, self.options))
+        measured = [trial for trial in group if trial.layer in subject.layers]
+        together = self._together(measured, subject, tensors)
+        for trial in group:
+            if trial in together:
+                yield Outcome(together[trial])
+            else:
+                yield attempt(trial, lambda t=trial: Outcome(self._alone(t, subject, tensors)))
+
+    def measure(self, outcomes: Sequence[Outcome]) -> list[TrialResult]:
+        """Nothing is left to be done."""
+        return [outcome.result for outcome in outcomes]
+
+    def _together(
+        self, trials: Sequence[Trial], subject: Subject, tensors: Mapping[str, Any]
+    ) -> dict[Trial, TrialResult]:
+        """The results of several layers at once; none if there is one layer, or one that fails: each is then alone."""
+        if len(trials) < 2:
+            return {}
+        layers = [subject.layers[str(trial.layer)] for trial in trials]
+        seeds = [_seed(trial) for trial in trials]
+        start = time.perf_counter()
+        try:
+            items = [(tensors[layer.name], layer) for layer in layers]
+            rows = spectral.measure_many(items, self.metrics, self.options, seeds)
+        except Exception:
+            return {}
+        seconds = (time.perf_counter() - start) / len(trials)
+        return {
+            trial: add_values(TrialResult(trial, "ok", self._about(layer, subject)), row, seconds)
+            for trial, layer, row in zip(trials, layers, rows, strict=True)
+        }
+
+    def _alone(self, trial: Trial, subject: Subject, tensors: Mapping[str, Any]) -> TrialResult:
+        name = str(trial.layer)
+        if name in subject.skipped:
+            layer, reason = subject.skipped[name]
+            return TrialResult(trial, "skipped", self._about(layer, subject), error=reason)
+        layer = subject.layers[name]
+        values = spectral.measure(tensors[name], layer, self.metrics, self.options, _seed(trial))
+        return TrialResult(trial, "ok", {**self._about(layer, subject), **values})
+
+    def _about(self, layer: Layer, subject: Subject) -> dict[str, Value]:
+        about: dict[str, Value] = {"layer_index": layer.index, "kind": layer.kind, "origin": subject.origin}
+        if not has_matrices(layer):
+            return about
+        count, N, M = matrices_shape(layer, self.options.conv, self.options.groups)
+        return {**about, "N": N, "M": M, "matrices": count}
+
+    def _trials_of(self, checkpoint: str) -> list[Trial]:
+        subject = self.subjects[checkpoint]
+        places = {name: layer.index for name, layer in subject.layers.items()}
+        places |= {name: layer.index for name, (layer, _) in subject.skipped.items()}
+        return [
+            Trial(
+                experiment=self.name,
+                model=subject.name,
+                replicate=0,
+                checkpoint=checkpoint,
+                data="",
+                layer=layer,
+                perturbation=ORIGINAL,
+                draw=0,
+                seed=self.seed,
+                metrics=self.metrics_version,
+                own_code=digest(dict(self.own_code)) if self.own_code else "",
+            )
+            for layer in sorted(places, key=lambda name: places[name])
+        ]
+
+
+def build(config: Config) -> Spectra:
+    """The experiment of a config. Raises UserError for a model, name or option that is not there."""
+    metrics = metrics_of(config, COLUMNS)
+    make = bind({key: value for key, value in config.model.items() if key != "name"}, "model")
+    subjects: dict[str, Subject] = {}
+    for source in _sources(make, config.model):
+        subject = _subject(source, config, {other.name for other in subjects.values()})
+        if twin := subjects.get(subject.checkpoint):
+            raise UserError(f"{subject.name} and {twin.name} have the same weights: name one of them.")
+        subjects[subject.checkpoint] = subject
+    return Spectra(
+        name=config.name,
+        seed=config.seed,
+        subjects=subjects,
+        metrics=metrics,
+        metrics_version=spectral.version(config.metrics, config.spectral),
+        options=config.spectral,
+        own_code=own_code(make, *metrics),
+    )
+
+
+def _sources(make: Any, model: Mapping[str, Any]) -> list[Source]:
+    """What `model._target_` gives, for each of the sources if `model.source` is a list of them."""
+    given = model.get("source")
+    if not isinstance(given, (list, tuple)):
+        return [_opened(call(make, model, "model"), model)]
+    if not given:
+        raise UserError("model.source is an empty list: name a file, a folder or a model.")
+    return [_opened(call(make, model, "model", source=one), model) for one in given]
+
+
+def _opened(made: Any, model: Mapping[str, Any]) -> Source:
+    """A user's function may give a torch module or a state dict."""
+    if isinstance(made, Source):
+        return made
+    return of_model(str(model.get("name") or type(made).__name__), made, str(model["_target_"]))
+
+
+def _subject(source: Source, config: Config, taken: set[str]) -> Subject:
+    layers, skipped = measurable(source.model, config.spectral, config.layers)
+    if not layers:
+        why = f": {skipped[0].layer.name}, {skipped[0].reason}" if skipped else ""
+        raise UserError(f"No layer of {source.name} can be measured{why}.")
+    number = next(
+        n for n in range(1, len(taken) + 2) if (f"{source.name} ({n})" if n > 1 else source.name) not in taken
+    )
+    return Subject(
+        name=source.name if number == 1 else f"{source.name} ({number})",
+        origin=source.origin,
+        checkpoint=source.digest,
+        open=_Reopened(source.reopen) if source.reopen else _InMemory(source.model),
+        layers={layer.name: layer for layer in layers},
+        skipped={item.layer.name: (item.layer, item.reason) for item in skipped},
+    )
+
+
+def _seed(trial: Trial) -> int:
+    return int(trial.rng("spectrum").integers(2**63))
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """What decides which tensors a model has, and how to come by them."""
+
+    checkpoint: str
+    split: bool
+    open: Callable[[], Any] = field(compare=False)
+    options: SpectralOptions = field(compare=False)
+
+
+@functools.lru_cache(maxsize=1)  # a worker does many groups of one model, and gets the experiment anew with each
+def _tensors(opening: _Opening) -> Mapping[str, Any]:
+    """The tensors of a model by layer, as the model stores them."""
+    return weights(opening.open(), opening.options)
+
+
+@dataclass(frozen=True)
+class _InMemory:
+    """A model that cannot be opened again: it travels."""
+
+    model: Any
+
+    def __call__(self) -> Any:
+        return self.model
+
+
+@dataclass(frozen=True)
+class _Reopened:
+    make: Callable[[], Source]
+
+    def __call__(self) -> Any:
+        return self.make().model
