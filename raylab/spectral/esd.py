@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from raylab.errors import UserError
-from raylab.layers import as_matrices
+from raylab.layers import as_matrices, is_convolution, kernel_slices
 from raylab.spectral.backend import eigenvalues, resolve_device
+from raylab.spectral.torus import torus_eigenvalues
 from raylab.types import Array, Layer, SpectralOptions, Spectrum
 
 
@@ -31,8 +32,8 @@ def spectra(
     options = options or SpectralOptions()
     if options.conv == "slices":
         raise UserError("conv=slices makes several spectra of one layer: use raylab.analyze, or conv=pooled here.")
-    stacks = [as_matrices(to_numpy(weights), layer, options.conv) for weights, layer in items]
-    evals = _eigenvalues_by_shape(stacks, options)
+    stacks = [_stack(weights, layer, options) for weights, layer in items]
+    evals = _eigenvalues(stacks, [layer for _, layer in items], options)
     seeds = seeds if seeds is not None else [0] * len(items)
     return [
         _spectrum(np.sort(values.ravel()), stack, layer, options, seed)
@@ -42,17 +43,26 @@ def spectra(
 
 def slice_spectra(weights: Any, layer: Layer, options: SpectralOptions, seed: int = 0) -> list[Spectrum]:
     """One spectrum for every matrix of a layer instead of pooled ones."""
-    stack = as_matrices(to_numpy(weights), layer, options.conv)
+    stack = as_matrices(weights, layer, options.conv, options.groups)
     evals = eigenvalues(stack, options.dtype, options.device)
     return [_spectrum(evals[i], stack[i : i + 1], layer, options, seed) for i in range(len(stack))]
 
 
-def to_numpy(weights: Any) -> Array:
-    """A numpy array of a numpy, torch (any device or dtype) or array-like tensor, copied only if it must be."""
-    if not hasattr(weights, "detach"):
-        return np.asarray(weights)
-    tensor = weights.detach().cpu()
-    return (tensor.float() if tensor.element_size() < 4 else tensor).numpy()
+def _stack(weights: Any, layer: Layer, options: SpectralOptions) -> Array:
+    """What a spectrum keeps: a layer's matrices, or for conv="fft", whose are a thousand times as many, its slices."""
+    if options.conv == "fft" and is_convolution(layer.kind):
+        return kernel_slices(weights, layer, options.groups)
+    return as_matrices(weights, layer, options.conv, options.groups)
+
+
+def _eigenvalues(stacks: Sequence[Array], layers: Sequence[Layer], options: SpectralOptions) -> list[Array]:
+    """Of every layer, together where shapes agree; convolutions on a torus one by one."""
+    on_torus = {i for i, layer in enumerate(layers) if options.conv == "fft" and is_convolution(layer.kind)}
+    others = iter(_eigenvalues_by_shape([s for i, s in enumerate(stacks) if i not in on_torus], options))
+    return [
+        torus_eigenvalues(stack, layers[i].shape[2:], options.dtype, options.device) if i in on_torus else next(others)
+        for i, stack in enumerate(stacks)
+    ]
 
 
 def _eigenvalues_by_shape(stacks: Sequence[Array], options: SpectralOptions) -> list[Array]:

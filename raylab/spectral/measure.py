@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from raylab.errors import UserError
-from raylab.layers import CONV_TREATMENTS
+from raylab.layers import check_treatments
 from raylab.registry import Registry, suggest
 from raylab.spectral.backend import resolve_device
 from raylab.spectral.esd import spectra, spectrum
@@ -63,12 +63,9 @@ def check(options: SpectralOptions) -> None:
     """Raise UserError where an option is not one of those that exist, or its device is not there."""
     resolve_device(options.device)
     fit_evals(np.arange(1.0, 5.0), options)
-    for what, value, known in (
-        ("conv", options.conv, CONV_TREATMENTS),
-        ("dtype", options.dtype, ("float64", "float32")),
-    ):
-        if value not in known:
-            raise UserError(f"Unknown {what}={value}.{suggest(value, known)}")
+    check_treatments(options.conv, options.groups)
+    if options.dtype not in ("float64", "float32"):
+        raise UserError(f"Unknown dtype={options.dtype}.{suggest(options.dtype, ('float64', 'float32'))}")
 
 
 def measure(
