@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from raylab.layers.kinds import Place, layer_name, squeezed
+from raylab.layers.matrices import to_numpy
 from raylab.types import Array
 
 QKV = ("q", "k", "v")
@@ -65,9 +66,9 @@ class LazyCut:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if hasattr(self.tensor, "__getitem__") and self.cut.via is None:
-            part = np.asarray(self.tensor[self.cut.index]).reshape(self.cut.shape)
+            part = to_numpy(self.tensor[self.cut.index]).reshape(self.cut.shape)
         else:
-            part = self.cut._taken(np.asarray(self.tensor))
+            part = self.cut._taken(to_numpy(self.tensor))
         return part if dtype is None else part.astype(dtype)
 
 
@@ -96,7 +97,7 @@ def _parts(name: str, kind: str, shape: tuple[int, ...], place: Place) -> list[C
         return _blocks(shape, 0, GATES[kind], [shape[0] // len(GATES[kind])] * len(GATES[kind]))
     if kind == "qkv":
         return _blocks(shape, 0, QKV, [shape[0] // 3] * 3)
-    if leaf == "query_key_value" or place.within(*_WOVEN_CLASSES) or (leaf == "qkv" and place.flag("head_first")):
+    if _is_woven(leaf, place):
         return _woven(shape, place)
     if leaf in _BLOCKS and not place.within(*_UNKNOWN_CLASSES):
         return _queries_keys_values(name, leaf, kind, shape, place)
@@ -120,6 +121,13 @@ def _queries_keys_values(name: str, leaf: str, kind: str, shape: tuple[int, ...]
     else:
         sizes = [rows // 3] * 3 if rows == 3 * columns or rows == 3 * _width(place) else []
     return _blocks(shape, axis, QKV, sizes) if sum(sizes) == rows else []
+
+
+def _is_woven(leaf: str, place: Place) -> bool:
+    """Whether a fused projection is known to go head by head."""
+    if leaf == "qkv":
+        return place.flag("head_first") is True  # timm's, of some convolutional transformers
+    return leaf == "query_key_value" or (leaf == "qkv_proj" and place.within(*_WOVEN_CLASSES))
 
 
 def _width(place: Place) -> int:

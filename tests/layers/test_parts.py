@@ -211,6 +211,29 @@ def test_experts_are_layers_without_asking(name):
     assert experts["1"].data_ptr() == module.down_proj[1].data_ptr()  # a view
 
 
+def test_minimaxs_projection_goes_head_by_head_and_the_next_one_stays_whole():
+    transformers = pytest.importorskip("transformers")
+    options = {"num_key_value_heads": 2, "num_local_experts": 3, "layer_types": ["linear_attention"], "block_size": 8}
+    model = transformers.AutoModel.from_config(transformers.MiniMaxConfig(**TINY, **PADS, **options, head_dim=8))
+    attention = model.layers[0].self_attn
+    fused = attention.qkv_proj.weight.detach().T.reshape(32, 4, 24)  # heads, and q, k and v of each: as in its forward
+    parts = pieces(model)
+    for label, expected in zip("qkv", fused.split(8, dim=2), strict=True):
+        assert torch.equal(parts["layers.0.self_attn.qkv_proj"][label], expected.reshape(32, 32).T)
+    assert "layers.0.self_attn.out_proj" in weights(model, SPLIT)
+
+
+def test_experts_of_llama4_lie_transposed_in_halves():
+    transformers = pytest.importorskip("transformers")
+    options = {"num_key_value_heads": 2, "num_local_experts": 3, "head_dim": 8, "intermediate_size_mlp": 40}
+    model = transformers.AutoModel.from_config(transformers.Llama4TextConfig(**TINY, **PADS, **options))
+    path, module = experts_of(model)
+    nn.init.normal_(module.gate_up_proj)
+    for expert in range(3):
+        for label, expected in zip(("gate", "up"), module.gate_up_proj[expert].chunk(2, dim=-1), strict=True):
+            assert torch.equal(pieces(model)[f"{path}.gate_up_proj"][f"{expert}][{label}"], expected)
+
+
 @pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "phi3", "mixtral", "gpt_oss"])
 def test_parts_hold_every_weight_once(name):
     model = language_model(name)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from raylab.layers import as_matrices, kernel_slices
-from raylab.spectral import backend, spectrum, torus
+from raylab.spectral import spectrum, torus
 from raylab.types import Layer, SpectralOptions
 
 
@@ -61,14 +61,3 @@ def test_other_layers_are_as_ever():
     layer = Layer("l", 0, "linear", weights.shape)
     plain, fourier = (spectrum(weights, layer, SpectralOptions(device="cpu", conv=conv)) for conv in ("pooled", "fft"))
     np.testing.assert_array_equal(plain.evals, fourier.evals)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("device", ["torch-cuda", "cupy"])
-def test_a_gpu_gives_the_same(device):
-    if not backend.available(device):
-        pytest.skip(f"no {device} here")
-    rng = np.random.default_rng(0)
-    stack = rng.normal(size=(20, 64, 48)) + 1j * rng.normal(size=(20, 64, 48))
-    expected = torus.complex_eigenvalues(stack, device="cpu")
-    np.testing.assert_allclose(torus.complex_eigenvalues(stack, device=device), expected, rtol=1e-9)
