@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from raylab.layers import Skipped, find_layers, matrices_shape, select, split_by_size, weights
+from raylab.layers import Skipped, find_layers, has_matrices, matrices_shape, select, split_by_size, weights
 from raylab.spectral import columns, measure_many, measure_spectrum, resolve, slice_spectra
 from raylab.types import Layer, Metric, SpectralOptions, Value
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # The columns that every table starts with, whatever the metrics.
-LEADING = ("layer", "kind", "N", "M", "alpha", "D", "xmin", "sigma", "num_tail", "status")
+LEADING = ("layer", "kind", "N", "M", "matrices", "alpha", "D", "xmin", "sigma", "num_tail", "status")
 
 
 def analyze(
@@ -29,14 +29,15 @@ def analyze(
     "marchenko_pastur", "my_lab:entropy") or functions of a Spectrum; "randomized" can be added, for the control with
     permuted entries (num_traps, rand_...). layers: shell-style patterns of layer names.
     threads: layers measured side by side on a CPU, None for one a core; the values do not depend on it.
-    Columns: `layer, kind, N, M`, then `alpha, D, xmin, sigma, num_tail` if a metric gives them, `status` ("ok";
-    "failed", no power law fitted; "skipped"), `reason`, then all others; conv="slices" adds `slice`, a row each.
+    Columns: `layer, kind, N, M, matrices` (how many N x M matrices a row pools), then `alpha, D, xmin, sigma, num_tail`
+    if a metric gives them, `status` ("ok"; "failed", no power law fitted; "skipped"), `reason`, then all others;
+    conv="slices" adds `slice`, a row each.
     Raises UserError for bad input: an unknown metric or option, a pattern that matches nothing, a model without layers.
     """
     options = options or SpectralOptions()
     functions = [resolve([metric])[0] if isinstance(metric, str) else metric for metric in metrics]
     types = columns(functions, options)
-    found, skipped = find_layers(model)
+    found, skipped = find_layers(model, options)
     chosen = {layer.name for layer in select([*found, *(item.layer for item in skipped)], layers)}
     fitting, refused = split_by_size([layer for layer in found if layer.name in chosen], options)
     skipped = [item for item in skipped if item.layer.name in chosen] + refused
@@ -49,7 +50,7 @@ def analyze(
 def _measure(
     model: Any, layers: Sequence[Layer], metrics: Sequence[Metric], options: SpectralOptions, threads: int | None
 ) -> list[tuple[Layer, dict[str, Value]]]:
-    tensors = weights(model)
+    tensors = weights(model, options)
     if options.conv != "slices":
         items = [(tensors[layer.name], layer) for layer in layers]
         return list(zip(layers, measure_many(items, metrics, options, threads=threads), strict=True))
@@ -71,9 +72,11 @@ def _skipped_row(item: Skipped, options: SpectralOptions) -> dict[str, Value]:
 
 
 def _identity(layer: Layer, options: SpectralOptions) -> dict[str, Value]:
-    known = layer.kind == "conv2d" or len(layer.shape) == 2
-    _, N, M = matrices_shape(layer, options.conv) if known else (0, None, None)
-    return {"layer": layer.name, "kind": layer.kind, "N": N, "M": M}
+    row: dict[str, Value] = {"layer": layer.name, "kind": layer.kind}
+    if not has_matrices(layer):
+        return row
+    count, N, M = matrices_shape(layer, options.conv, options.groups)
+    return {**row, "N": N, "M": M, "matrices": 1 if options.conv == "slices" else count}
 
 
 def _table(rows: list[dict[str, Value]], types: dict[str, type], options: SpectralOptions) -> pa.Table:
@@ -81,7 +84,8 @@ def _table(rows: list[dict[str, Value]], types: dict[str, type], options: Spectr
 
     from raylab.results.schema import ARROW
 
-    kinds: dict[str, type] = {"layer": str, "kind": str, "N": int, "M": int, "status": str, "reason": str, **types}
+    sizes: dict[str, type] = {"N": int, "M": int, "matrices": int}
+    kinds: dict[str, type] = {"layer": str, "kind": str, **sizes, "status": str, "reason": str, **types}
     if options.conv == "slices":
         kinds["slice"] = int
     names = [name for name in LEADING if name in kinds]

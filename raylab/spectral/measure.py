@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from raylab.errors import UserError
-from raylab.layers import CONV_TREATMENTS, matrices_shape
+from raylab.layers import check_treatments, matrices_shape
 from raylab.registry import Registry, suggest
 from raylab.spectral.backend import STACK_BYTES, on_gpu, resolve_device
 from raylab.spectral.esd import spectra, spectrum
@@ -67,12 +67,9 @@ def check(options: SpectralOptions) -> None:
     """Raise UserError where an option is not one of those that exist, or its device is not there."""
     resolve_device(options.device)
     fit_evals(np.arange(1.0, 5.0), options)
-    for what, value, known in (
-        ("conv", options.conv, CONV_TREATMENTS),
-        ("dtype", options.dtype, ("float64", "float32")),
-    ):
-        if value not in known:
-            raise UserError(f"Unknown {what}={value}.{suggest(value, known)}")
+    check_treatments(options.conv, options.groups)
+    if options.dtype not in ("float64", "float32"):
+        raise UserError(f"Unknown dtype={options.dtype}.{suggest(options.dtype, ('float64', 'float32'))}")
 
 
 def measure(
@@ -120,7 +117,7 @@ def batches(layers: Sequence[Layer], options: SpectralOptions, threads: int = 1)
     On a GPU those of one shape, as many as it can take; on a CPU those of one short side, which numba solves side by
     side, but no fewer batches than threads.
     """
-    shapes = [matrices_shape(layer, options.conv) for layer in layers]
+    shapes = [matrices_shape(layer, options.conv, options.groups) for layer in layers]
     gpu = on_gpu(options.device)
     alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i, (_, N, M) in enumerate(shapes):

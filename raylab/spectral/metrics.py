@@ -11,10 +11,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from raylab.layers import is_convolution
 from raylab.registry import Registry
 from raylab.spectral.backend import eigenvalues
 from raylab.spectral.marchenko_pastur import MarchenkoPasturFit, fit_bulk
 from raylab.spectral.power_law import fit
+from raylab.spectral.torus import torus_eigenvalues
 from raylab.types import Array, Metric, Spectrum, Value
 
 EPSILON = 1e-10  # weightwatcher's guard against the logarithm of zero, in the entropy
@@ -177,7 +179,9 @@ def _permuted_once(matrices: Array, spectrum: Spectrum, rng: np.random.Generator
     shuffled = matrices.copy()
     for matrix in shuffled.reshape(len(shuffled), -1):
         rng.shuffle(matrix)
-    options = spectrum.options
+    options, layer = spectrum.options, spectrum.layer
+    if options.conv == "fft" and layer is not None and is_convolution(layer.kind):
+        return np.sort(torus_eigenvalues(shuffled, layer.shape[2:], options.dtype, options.device))
     return np.sort(eigenvalues(shuffled, options.dtype, options.device).ravel())
 
 
