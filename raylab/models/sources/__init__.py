@@ -28,8 +28,8 @@ def open_model(
 ) -> Source:
     """Open the weights of a model.
 
-    source: a torch module; a mapping of names to tensors; the path of a .safetensors file, of a PyTorch file (.pt, .pth,
-    .bin, .th, .ckpt), or of a folder that holds such weights (in shards or not) or a LoRA adapter; timm/NAME,
+    source: a torch module; a mapping of names to tensors; the path of a .safetensors file, of a PyTorch file (.pt,
+    .pth, .bin, .th, .ckpt), or of a folder that holds such weights (in shards or not) or a LoRA adapter; timm/NAME,
     torchvision/NAME, transformers/MODEL_TYPE; a Hugging Face hub id. A path that exists goes before a name.
     adapter: the folder (or hub id) of a LoRA adapter to merge into it. pretrained=False: random weights, always the
     same, where there is something to build a model from. download: fetch what is not in the local cache.
@@ -48,7 +48,7 @@ def open_model(
 
 def _again(source: Any, adapter: Any, pretrained: bool, download: bool) -> functools.partial[Source]:
     """The same call, with paths that hold in another working directory."""
-    fixed = [str(_path(one).resolve()) if one is not None and _path(one).exists() else one for one in (source, adapter)]
+    fixed = [str(_path(one).resolve()) if one and _exists(_path(one)) else one for one in (source, adapter)]
     return functools.partial(open_model, fixed[0], adapter=fixed[1], pretrained=pretrained, download=download)
 
 
@@ -63,7 +63,7 @@ def _in_memory(model: Any, pretrained: bool) -> Source:
 
 def _named(source: str | os.PathLike[str], pretrained: bool, download: bool) -> Source:
     path, text = _path(source), os.fspath(source)
-    if path.exists():
+    if _exists(path) and text:
         return _at(path, pretrained)
     library, _, name = text.partition("/")
     if library == "timm" and name:
@@ -94,7 +94,7 @@ def _at(path: Path, pretrained: bool, name: str | None = None) -> Source:
 
 def _adapter_folder(adapter: str | os.PathLike[str], download: bool) -> Path:
     path = _path(adapter)
-    return path if path.exists() else _snapshot(adapter, path, download)
+    return path if _exists(path) else _snapshot(adapter, path, download)
 
 
 def _adapted(base: Source, folder: Path) -> Source:
@@ -103,8 +103,12 @@ def _adapted(base: Source, folder: Path) -> Source:
         name=f"{base.name}+{folder.resolve().name}",
         model=merged.merged(base.model, adapter),
         origin=f"{base.origin}, with the LoRA adapter {folder}",
-        hashed=lambda: digest([base.digest, adapter.digest()]),
+        hashed=functools.partial(_digest_of_both, base, adapter),
     )
+
+
+def _digest_of_both(base: Source, adapter: lora.Adapter) -> str:
+    return digest([base.digest, adapter.digest()])
 
 
 def _snapshot(source: str | os.PathLike[str], path: Path, download: bool) -> Path:
@@ -116,8 +120,15 @@ def _snapshot(source: str | os.PathLike[str], path: Path, download: bool) -> Pat
     try:
         return hub.snapshot(text, download)
     except UserError as error:
-        raise UserError(f"{error}{nearby(path) if path.parent.exists() else ''}") from error
+        raise UserError(f"{error}{nearby(path) if _exists(path.parent) else ''}") from error
 
 
 def _path(source: str | os.PathLike[str]) -> Path:
     return Path(source).expanduser()
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that is too long, a folder that may not be looked into
+        return False

@@ -39,7 +39,7 @@ FOREIGN = {
     ".pkl": "a pickle, which could run any code: save model.state_dict() with torch.save",
 }
 ACCEPTED = (
-    "a .safetensors file, a PyTorch file (.pt, .pth, .bin, .th, .ckpt), a folder that holds such weights or a LoRA adapter, "
+    "a .safetensors file, a PyTorch file (.pt, .pth, .bin, .th, .ckpt), a folder with such weights or a LoRA adapter, "
     "timm/NAME, torchvision/NAME, transformers/MODEL_TYPE, a Hugging Face hub id, a torch module or a mapping"
 )
 

@@ -90,9 +90,8 @@ class Adapter:
     def alone(self) -> dict[str, Any]:
         """Name -> update, named as the base's weight. What replaces a tensor as a whole is marked as such."""
         updates = {f"{layer}.weight": tensor for layer, tensor in self.updates.items()}
-        return updates | {
-            f"{_layer(name)}.modules_to_save.weight": one for name, one in self.whole.items() if one.ndim > 1
-        }
+        whole = {name.removesuffix(".weight"): tensor for name, tensor in self.whole.items()}
+        return updates | {f"{name}.modules_to_save.weight": one for name, one in whole.items() if one.ndim > 1}
 
 
 def is_adapter(path: Path) -> bool:
@@ -171,10 +170,6 @@ def _patterned(key: str, layer: str, config: Mapping[str, Any], otherwise: float
     """The value of the first pattern that a layer's name ends with, as PEFT matches (get_pattern_key)."""
     patterns = config.get(key) or {}
     return next((value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", layer)), otherwise)
-
-
-def _layer(name: str) -> str:
-    return name.removesuffix(".weight")
 
 
 def _numbers(tensor: Any, dtype: np.dtype[Any]) -> Array:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,41 +53,42 @@ class MergedTensor:
 def merged(model: Any, adapter: Adapter) -> Any:
     """The base (a mapping, or a torch module, which is copied) with every update and every whole tensor in its place.
 
-    Raises UserError where a layer of the adapter is not in the base, has another shape there, or was trained on a base
+    Raises UserError where an adapted layer is not in the base, has another shape there, or was trained on a base
     that its beginning had changed (PiSSA and the like).
     """
     beginning = adapter.config.get("init_lora_weights")
     if beginning not in PLAIN_BEGINNINGS:
         raise UserError(
-            f"{adapter.path} began with init_lora_weights={beginning}, which changes the base too: convert it with peft "
-            "(path_initial_model_for_weight_conversion), or give the merged model."
+            f"{adapter.path} began with init_lora_weights={beginning}, which changes the base too: convert it with "
+            "peft (path_initial_model_for_weight_conversion), or give the merged model."
         )
     base = dict(model) if isinstance(model, Mapping) else dict(model.named_parameters(remove_duplicate=False))
-    places = _places([*(f"{layer}.weight" for layer in adapter.updates), *adapter.whole], base, adapter)
+    rename = _renaming([f"{layer}.weight" for layer in adapter.updates], base, adapter)
     changed: dict[str, Any] = {}
     for layer, update in adapter.updates.items():
-        name = places[f"{layer}.weight"]
+        name = rename(f"{layer}.weight")
         changed[name] = MergedTensor(base[name], _oriented(update, name, base[name], adapter))
-    for name, tensor in adapter.whole.items():
-        changed[places[name]] = tensor
-    if isinstance(model, Mapping):
-        return base | changed
-    return _with(model, changed)
+    for name, tensor in adapter.whole.items():  # a head that the base lacks keeps its own name
+        changed[rename(name) if rename(name) in base else name] = tensor
+    return base | changed if isinstance(model, Mapping) else _with(model, changed)
 
 
-def _places(names: Iterable[str], base: Mapping[str, Any], adapter: Adapter) -> dict[str, str]:
+def _renaming(names: Sequence[str], base: Mapping[str, Any], adapter: Adapter) -> Callable[[str], str]:
     """Name in the adapter -> name in the base. One of the two may have a prefix more ("transformer.")."""
-    names = list(names)
     for depth in range(MAX_PREFIX + 1):
-        shorter = {name: ".".join(name.split(".")[depth:]) for name in names}
-        if all(new in base for new in shorter.values()) and len(set(shorter.values())) == len(names):
-            return shorter
-    for prefix in {".".join(name.split(".")[:depth]) for depth in range(1, MAX_PREFIX + 1) for name in base}:
-        longer = {name: f"{prefix}.{name}" for name in names}
-        if all(new in base for new in longer.values()):
-            return longer
-    missing = next((name for name in names if name not in base), names[0])
+        shorten = functools.partial(_without_first, depth=depth)
+        if all(shorten(name) in base for name in names):
+            return shorten
+    for prefix in sorted({".".join(name.split(".")[:depth]) for depth in range(1, MAX_PREFIX + 1) for name in base}):
+        if all(f"{prefix}.{name}" in base for name in names):
+            return f"{prefix}.{{}}".format
+    missing = next(name for name in names if name not in base)
     raise UserError(f"The base has no '{missing}', which {adapter.path} adapts.{did_you_mean(missing, base)}")
+
+
+def _without_first(name: str, depth: int) -> str:
+    """A name without its first components, as far as it has so many."""
+    return ".".join(name.split(".")[depth:]) if name.count(".") > depth else name
 
 
 def _oriented(update: LowRankTensor, name: str, base: Any, adapter: Adapter) -> LowRankTensor:
@@ -110,8 +112,9 @@ def _with(module: Any, changed: Mapping[str, Any]) -> Any:
     parameters = dict(module.named_parameters(remove_duplicate=False))
     with torch.no_grad():
         for name, tensor in changed.items():
-            values = torch.from_numpy(_array(tensor).copy())
-            parameters[name].data = values.to(parameters[name].device)
+            if name not in parameters:
+                raise UserError(f"The base has no '{name}', which the adapter holds: give a base with that module.")
+            parameters[name].data = torch.from_numpy(_array(tensor).copy()).to(parameters[name].device)
     return module
 
 

@@ -89,5 +89,5 @@ def _refusal(path: Path, message: str) -> str:
     found = re.search(r"GLOBAL (\S+)", message)
     return (
         f"{path} holds Python objects{f' ({found[1]})' if found else ''}, not only tensors: loading it could run any "
-        "code, so raylab does not; where you trust it, load it yourself and save model.state_dict(), or use .safetensors."
+        "code, so raylab does not; where you trust it, load it yourself and save model.state_dict(), or safetensors."
     )
