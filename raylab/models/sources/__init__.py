@@ -74,11 +74,13 @@ def _named(source: str | os.PathLike[str], pretrained: bool, download: bool) -> 
         return libraries.open_transformers(name, pretrained)
     folder = _snapshot(source, path, download)
     opened = _at(folder, pretrained, name=text.rpartition("/")[2])
-    return dataclasses.replace(opened, origin=opened.origin.replace(str(folder), f"{text} on the Hugging Face hub", 1))
+    where = f"{text} on the Hugging Face hub, revision {folder.name}"
+    return dataclasses.replace(opened, origin=opened.origin.replace(str(folder), where, 1))
 
 
 def _at(path: Path, pretrained: bool, name: str | None = None) -> Source:
     """What lies at a path that exists."""
+    path = path.absolute()  # what is read later holds in another working directory too
     name = name or (path.resolve().name if path.is_dir() else path.name.removesuffix(INDEX).rpartition(".")[0])
     if path.is_dir() and lora.is_adapter(path):
         if not pretrained:

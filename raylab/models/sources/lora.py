@@ -46,9 +46,8 @@ class LowRankTensor:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the factors and of the product: float32, or float64 where a factor is."""
-        wide = any(getattr(part.dtype, "name", str(part.dtype)).endswith("float64") for part in (self.A, self.B))
-        return np.dtype(np.float64 if wide else np.float32)
+        """float64: rounded to fewer digits, the product would have full rank."""
+        return np.dtype(np.float64)
 
     @property
     def ndim(self) -> int:
@@ -57,13 +56,13 @@ class LowRankTensor:
 
     @property
     def factors(self) -> tuple[Array, Array]:
-        """(rows, r) and (r, columns), read now; the scale is in the first. Their product is the tensor.
+        """(rows, r) and (r, columns) in float64, read now; the scale is in the first. Their product is the tensor.
 
         Of a convolution it is the tensor reshaped to out x (in * height * width).
         """
-        A, B = _numbers(self.A, self.dtype), _numbers(self.B, self.dtype)
+        A, B = _numbers(self.A), _numbers(self.B)
         A, B = A.reshape(len(A), -1), B.reshape(len(B), -1)
-        return (A.T * self.dtype.type(self.scale), B.T) if self.transposed else (B * self.dtype.type(self.scale), A)
+        return (A.T * self.scale, B.T) if self.transposed else (B * self.scale, A)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if copy is False:
@@ -172,8 +171,6 @@ def _patterned(key: str, layer: str, config: Mapping[str, Any], otherwise: float
     return next((value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", layer)), otherwise)
 
 
-def _numbers(tensor: Any, dtype: np.dtype[Any]) -> Array:
-    """A factor, of a file or of torch, in numpy's `dtype`; half precision is widened exactly."""
-    if hasattr(tensor, "detach"):
-        tensor = tensor.detach().cpu().double().numpy()
-    return np.asarray(tensor).astype(dtype, copy=False)
+def _numbers(tensor: Any) -> Array:
+    """A factor, of a file or of torch, in float64."""
+    return tensor.detach().cpu().double().numpy() if hasattr(tensor, "detach") else np.asarray(tensor, np.float64)

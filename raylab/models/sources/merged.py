@@ -37,15 +37,15 @@ class MergedTensor:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """float64 where the base or the update is, else float32: the sum is not rounded to half precision."""
+        """float64 where the base is, else float32: the sum is not rounded to half precision."""
         base = getattr(self.base.dtype, "name", str(self.base.dtype))
-        return np.dtype(np.float64) if base.endswith("float64") else self.update.dtype
+        return np.dtype(np.float64 if base.endswith("float64") else np.float32)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if copy is False:
             raise ValueError("a merged weight is always a new array")
-        left, right = self.update.factors
-        total = (left @ right).astype(self.dtype, copy=False).reshape(self.shape)
+        left, right = (factor.astype(self.dtype, copy=False) for factor in self.update.factors)
+        total = (left @ right).reshape(self.shape)
         total += _array(self.base)
         return total.astype(dtype or self.dtype, copy=False)
 

@@ -33,7 +33,7 @@ def assert_is_the_state(model):
         ({"model": STATE, "ema": {"a.weight": torch.zeros(3, 4)}}, "model"),
         ({f"module.{name}": tensor for name, tensor in STATE.items()}, ""),
         ({"state_dict": {f"module._orig_mod.{name}": tensor for name, tensor in STATE.items()}}, "state_dict"),
-        ({"a": {"weight": STATE["a.weight"]}, "b": {"weight": STATE["b.weight"]}, "lr_scheduler": {"t": torch.ones(2, 2)}},
+        ({"a": {"weight": STATE["a.weight"]}, "b": {"weight": STATE["b.weight"]}, "lr_scheduler": {"t": torch.ones(2)}},
          ""),
         (collections.OrderedDict(STATE), ""),
     ],
