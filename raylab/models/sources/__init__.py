@@ -118,7 +118,7 @@ def _snapshot(source: str | os.PathLike[str], path: Path, download: bool) -> Pat
     text = os.fspath(source)
     looks_like_a_path = isinstance(source, os.PathLike) or text.startswith((".", "/", "~")) or not hub.is_hub_id(text)
     if looks_like_a_path or path.suffix.lower() in (SAFETENSORS, *TORCH, *FOREIGN, ".json"):
-        raise UserError(f"There is no file or folder {path}.{nearby(path)} raylab takes {ACCEPTED}.")
+        raise UserError(f"There is no file or folder {path}.{nearby(path) or f' raylab takes {ACCEPTED}.'}")
     try:
         return hub.snapshot(text, download)
     except UserError as error:

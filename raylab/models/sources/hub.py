@@ -28,8 +28,10 @@ def snapshot(hub_id: str, download: bool) -> Path:
     try:
         return _fetched(hub_id) if download else Path(huggingface_hub.snapshot_download(hub_id, local_files_only=True))
     except LocalEntryNotFoundError as error:
-        why = f" (the hub did not answer: {type(error.__cause__).__name__})" if download and error.__cause__ else ""
-        raise UserError(f"There is no path '{hub_id}', and as a hub id {not_at_hand(hub_id)}{why}") from error
+        if download:
+            why = type(error.__cause__ or error).__name__
+            raise UserError(f"No answer about '{hub_id}' ({why}): give a local file or folder instead.") from error
+        raise UserError(f"There is no path '{hub_id}', and as a hub id {not_at_hand(hub_id)}") from error
     except (HFValidationError, OSError) as error:  # its HTTP errors are OSErrors: no such repository, not allowed
         raise UserError(f"The Hugging Face hub has no '{hub_id}' for us: {first_line(error)}") from error
 

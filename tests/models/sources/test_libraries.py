@@ -183,6 +183,37 @@ def test_a_download_that_fails_is_one_line(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def test_a_hub_that_does_not_answer_is_one_line(monkeypatch):
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def fail(*args, **kwargs):
+        raise LocalEntryNotFoundError("offline") from ConnectionError("no route\nto host")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(UserError, match=r"No answer about 'someone/something' \(ConnectionError\): give a local"):
+        open_model("someone/something", download=True)
+
+
+def test_a_download_takes_safetensors_and_pickles_only_where_there_are_none(tmp_path, monkeypatch):
+    from safetensors.torch import save_file
+
+    asked = []
+
+    def fetch(hub_id, allow_patterns, ignore_patterns):
+        asked.append([pattern for pattern in allow_patterns if pattern != "*.json"])
+        if "*.safetensors" in allow_patterns and hub_id.endswith("safe"):
+            save_file({"w": torch.ones(3, 3)}, tmp_path / "model.safetensors")
+        if "pytorch_model*.bin" in allow_patterns:
+            torch.save({"w": torch.ones(3, 3)}, tmp_path / "pytorch_model.bin")
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    assert list(open_model("someone/pickled", download=True).model) == ["w"]
+    assert asked == [["*.safetensors"], ["pytorch_model*.bin", "adapter_model.bin"]]
+    assert list(open_model("someone/safe", download=True).model) == ["w"]
+    assert len(asked) == 3
+
+
 def test_the_network_is_not_asked_unless_told(monkeypatch):
     asked = []
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **kwargs: asked.append(kwargs) or "/nowhere")
