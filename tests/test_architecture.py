@@ -25,6 +25,7 @@ def test_nothing_points_up():
     [
         ("raylab, raylab.types, raylab.results", ("torch", "ray", "cupy", "matplotlib", "hydra")),
         ("raylab.spectral, raylab.layers", ("torch", "ray", "cupy", "hydra", "pyarrow", "matplotlib")),
+        ("raylab.models.sources", ("torch", "ray", "timm", "transformers", "huggingface_hub", "pyarrow", "scipy")),
         ("raylab.report", ("torch", "ray", "cupy", "hydra")),
         ("raylab.run", ("torch", "ray", "cupy", "matplotlib", "torchvision", "timm", "transformers")),
     ],
