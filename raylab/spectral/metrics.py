@@ -12,9 +12,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from raylab.registry import Registry
+from raylab.spectral.alternatives import alternatives
 from raylab.spectral.backend import eigenvalues
 from raylab.spectral.marchenko_pastur import MarchenkoPasturFit, fit_bulk
 from raylab.spectral.power_law import fit
+from raylab.spectral.uncertainty import uncertainty
 from raylab.types import Array, Metric, Spectrum, Value
 
 EPSILON = 1e-10  # weightwatcher's guard against the logarithm of zero, in the entropy
@@ -66,10 +68,13 @@ def norms(spectrum: Spectrum) -> Mapping[str, Value]:
 
 
 def erg(spectrum: Spectrum) -> Mapping[str, Value]:
-    """Tail on which det X = 1 ("exact renormalisation group" condition): its size, and its excess over the fit's."""
+    """Tail on which det X = 1 ("exact renormalisation group" condition): its size, and its excess over the fit's.
+
+    There is no such excess where alpha comes from windows: those are other eigenvalues.
+    """
     number = _num_erg(spectrum.evals)
     found = fit(spectrum)
-    known = number is not None and found.status == "ok"
+    known = number is not None and found.status == "ok" and spectrum.options.estimator != "farms"
     return {"num_erg": number, "erg_gap": number - found.num_tail if known and number is not None else None}
 
 
@@ -187,5 +192,5 @@ def _jensen_shannon_distance(a: Array, b: Array) -> float:
 
 
 METRICS: Registry[Metric] = Registry("metric")
-for _metric in (standard, power_law, norms, erg, marchenko_pastur, randomized):
+for _metric in (standard, power_law, norms, erg, marchenko_pastur, randomized, uncertainty, alternatives):
     METRICS.register(_metric.__name__)(_metric)

@@ -139,4 +139,13 @@ def test_counts_that_do_not_exist_are_none():
 
 
 def test_what_ships():
-    assert set(METRICS) == {"standard", "power_law", "norms", "erg", "marchenko_pastur", "randomized"}
+    assert set(METRICS) == {
+        "standard",
+        "power_law",
+        "norms",
+        "erg",
+        "marchenko_pastur",
+        "randomized",
+        "uncertainty",
+        "alternatives",
+    }
