@@ -113,7 +113,10 @@ SPECTRAL = _group(
         "where e is bulk_edge in that scale and the root a Tracy-Widom width [count]",
     ),
     num_erg=(int, "detX number: eigenvalues in the tail whose rescaled product is one [count]"),
-    erg_gap=(int, "num_erg - num_tail: how far the detX tail is from the power-law tail [count]"),
+    erg_gap=(
+        int,
+        "num_erg - num_tail: how far the detX tail is from the power-law tail (farms: its share) [count]",
+    ),
     rand_lambda_max=(float, f"largest eigenvalue of W with permuted entries{_POOLED} [weight^2]"),
     rand_softrank=(float, f"largest eigenvalue of W with permuted entries over that of W{_FIRST} [1]"),
     rand_maxdist=(float, f"largest eigenvalue of W less that of W with permuted entries{_FIRST} [weight^2]"),

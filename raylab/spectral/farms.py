@@ -25,9 +25,9 @@ def window_evals(matrices: Array, options: SpectralOptions) -> Array:
     A window has its rows along those of W as the model stores it. Raises UserError for impossible farms_* options.
     """
     check_windows(options)
-    height, width = window_shape(*matrices.shape[1:], options)
-    tops = window_places(matrices.shape[1], height, options)
-    lefts = window_places(matrices.shape[2], width, options)
+    _, rows, columns = matrices.shape
+    height, width = window_shape(rows, columns, options)
+    tops, lefts = window_places(rows, height, options), window_places(columns, width, options)
     evals = [
         eigenvalues(_windows(matrices[:, top : top + height], lefts, width), options.dtype, options.device)
         for top in tops  # a row of windows at a time: together they may be many times as large as W

@@ -15,7 +15,7 @@ from raylab.registry import Registry
 from raylab.spectral.alternatives import alternatives
 from raylab.spectral.backend import eigenvalues
 from raylab.spectral.marchenko_pastur import MarchenkoPasturFit, fit_bulk
-from raylab.spectral.power_law import fit
+from raylab.spectral.power_law import fit, fitted_evals
 from raylab.spectral.uncertainty import uncertainty
 from raylab.types import Array, Metric, Spectrum, Value
 
@@ -70,12 +70,13 @@ def norms(spectrum: Spectrum) -> Mapping[str, Value]:
 def erg(spectrum: Spectrum) -> Mapping[str, Value]:
     """Tail on which det X = 1 ("exact renormalisation group" condition): its size, and its excess over the fit's.
 
-    There is no such excess where alpha comes from windows: those are other eigenvalues.
+    Where alpha comes from windows (estimator="farms"), it is the excess over the same share of the eigenvalues of W.
     """
     number = _num_erg(spectrum.evals)
     found = fit(spectrum)
-    known = number is not None and found.status == "ok" and spectrum.options.estimator != "farms"
-    return {"num_erg": number, "erg_gap": number - found.num_tail if known and number is not None else None}
+    known = number is not None and found.status == "ok"
+    tail = round(found.num_tail * len(spectrum.evals) / len(fitted_evals(spectrum))) if known else 0
+    return {"num_erg": number, "erg_gap": number - tail if known and number is not None else None}
 
 
 def marchenko_pastur(spectrum: Spectrum) -> Mapping[str, Value]:

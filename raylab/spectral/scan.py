@@ -77,7 +77,7 @@ def least_distance(logs: Array, alphas: Array) -> Tail | None:
     best, start = math.inf, len(logs)
     while len(first):
         k = int(bounds.argmin())
-        D, above, below = distance(logs, int(first[k]), alphas[first[k]])
+        D, above, below = distance(logs, int(first[k]), float(alphas[first[k]]))
         best, start = min((best, start), (D, int(first[k])))
         bounds[k] = math.inf
         np.maximum(bounds, _distance_at(np.array([[above], [below]]), logs, *tails), out=bounds)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 from scipy.special import erfcx, log_ndtr
 
 from raylab.types import Array
@@ -120,7 +120,7 @@ def _moments(alpha: float, rate: float) -> tuple[float, float, float]:
 
 
 def _root(f: Callable[[float], float], low: float, high: float) -> float:
-    return float(brentq(f, low, high, xtol=1e-13))
+    return float(root_scalar(f, bracket=(low, high), method="brentq", xtol=1e-13).root)
 
 
 @functools.cache
