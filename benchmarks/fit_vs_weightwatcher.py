@@ -85,7 +85,7 @@ def compared(evals: Array, rounds: int) -> tuple[dict[str, list[float]], float]:
 
 def print_fits(rounds: int) -> bool:
     print(
-        "| n | eigenvalues of | weightwatcher, ms | powerlaw, ms | raylab, ms | ratio (median; least) | goal | differ by |"
+        "| n | eigenvalues of | weightwatcher, ms | powerlaw, ms | raylab, ms | ratio (median; least) | goal | apart |"
     )
     print("|---:|---|---:|---:|---:|---:|---:|---:|")
     agreed = True
