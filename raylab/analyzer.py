@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from raylab.layers import Skipped, find_layers, has_matrices, matrices_shape, select, split_by_size, weights
+from raylab.layers import Skipped, has_matrices, matrices_shape, measurable, weights
 from raylab.spectral import columns, measure_many, measure_spectrum, resolve, slice_spectra
 from raylab.types import Layer, Metric, SpectralOptions, Value
 
@@ -37,10 +37,7 @@ def analyze(
     options = options or SpectralOptions()
     functions = [resolve([metric])[0] if isinstance(metric, str) else metric for metric in metrics]
     types = columns(functions, options)
-    found, skipped = find_layers(model, options)
-    chosen = {layer.name for layer in select([*found, *(item.layer for item in skipped)], layers)}
-    fitting, refused = split_by_size([layer for layer in found if layer.name in chosen], options)
-    skipped = [item for item in skipped if item.layer.name in chosen] + refused
+    fitting, skipped = measurable(model, options, layers)
     measured = _measure(model, fitting, functions, options, threads)
     rows = [(layer.index, _row(layer, values, options)) for layer, values in measured]
     rows += [(item.layer.index, _skipped_row(item, options)) for item in skipped]

@@ -83,6 +83,16 @@ class SpectralOptions:
     min_evals: int | None = 8  # a layer with fewer eigenvalues is listed as skipped; None: no limit
     max_evals: int | None = None
     max_N: int | None = None
+    # The metric "uncertainty". A share p of n replicas is known to 1 / (2 sqrt(n)): 0.035 for 200, 0.01 for 2,500.
+    bootstrap: int = 200  # resamplings behind the confidence interval of alpha; 0: none
+    synthetic: int = 200  # samples of the fitted law behind the goodness-of-fit p-value; 0: none
+    confidence: float = 0.95  # of that interval
+    # estimator="farms": windows of one aspect ratio instead of W. The defaults are those of the authors' code (their
+    # runs of language models: 2,000 rows, aspect 1, 15 places).
+    farms_rows: int = 100  # of a window; fewer where W is smaller, the aspect ratio kept
+    farms_aspect: float = 2.0  # columns over rows of a window
+    farms_places: int = 10  # windows along each side, spread evenly over W, where farms_step is 0
+    farms_step: int = 0  # rows or columns from a window to the next, instead of a number of places
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)

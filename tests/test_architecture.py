@@ -45,7 +45,7 @@ import numpy as np
 from raylab import spectral
 from raylab.types import Layer
 weights = np.random.default_rng(0).standard_normal((64, 32))
-metrics = spectral.resolve(["standard", "marchenko_pastur", "randomized"])
+metrics = spectral.resolve(["standard", "marchenko_pastur", "randomized", "uncertainty", "alternatives"])
 print(spectral.measure(weights, Layer("a", 0, "linear", weights.shape), metrics)["alpha"] > 1)
 """
     assert python(code).strip() == "True"

@@ -5,7 +5,7 @@ because a silent gap in a table of layers is worse than a visible one. Nothing h
 recognised by its methods, a layer by the name of its class or, in a mapping, by its own name and shape.
 """
 
-from raylab.layers.find import Skipped, find_layers, select, split_by_size, weights, why_too_large_or_small
+from raylab.layers.find import Skipped, find_layers, measurable, select, split_by_size, weights, why_too_large_or_small
 from raylab.layers.kinds import is_convolution
 from raylab.layers.matrices import (
     CONV_TREATMENTS,
@@ -31,6 +31,7 @@ __all__ = [
     "is_convolution",
     "kernel_slices",
     "matrices_shape",
+    "measurable",
     "select",
     "split_by_size",
     "to_numpy",

@@ -67,6 +67,23 @@ def select(layers: Sequence[Layer], patterns: Sequence[str]) -> list[Layer]:
     return [layer for layer in layers if any(fnmatch.fnmatchcase(layer.name, form) for form in every)]
 
 
+def measurable(
+    model: Any, options: SpectralOptions, patterns: Sequence[str] = ("*",)
+) -> tuple[list[Layer], list[Skipped]]:
+    """The layers of a model that the patterns name and the options allow, and those they name and that are skipped.
+
+    Raises UserError for a pattern that matches nothing, and for what is no model.
+    """
+    found, skipped = find_layers(model, options)
+    chosen = {layer.name for layer in select([*found, *(item.layer for item in skipped)], patterns)}
+    fitting, outside = split_by_size([layer for layer in found if layer.name in chosen], options)
+    return fitting, sorted([item for item in skipped if item.layer.name in chosen] + outside, key=_place)
+
+
+def _place(item: Skipped) -> int:
+    return item.layer.index
+
+
 def split_by_size(layers: Sequence[Layer], options: SpectralOptions) -> tuple[list[Layer], list[Skipped]]:
     """The layers within the limits of the options, and those outside with the limit that they break."""
     reasons = [(layer, why_too_large_or_small(layer, options)) for layer in layers]

@@ -10,6 +10,7 @@ import numpy as np
 
 from raylab.errors import UserError
 from raylab.layers import as_matrices, is_convolution, kernel_slices
+from raylab.spectral import low_rank
 from raylab.spectral.backend import eigenvalues, eigenvalues_of
 from raylab.spectral.torus import torus_eigenvalues
 from raylab.types import Array, Layer, SpectralOptions, Spectrum
@@ -33,7 +34,7 @@ def spectra(
     if options.conv == "slices":
         raise UserError("conv=slices makes several spectra of one layer: use raylab.analyze, or conv=pooled here.")
     stacks = [_stack(weights, layer, options) for weights, layer in items]
-    evals = _eigenvalues(stacks, [layer for _, layer in items], options)
+    evals = _eigenvalues(items, stacks, options)
     seeds = seeds if seeds is not None else [0] * len(items)
     return [
         _spectrum(np.sort(values), stack, layer, options, seed)
@@ -55,17 +56,26 @@ def _stack(weights: Any, layer: Layer, options: SpectralOptions) -> Array:
     return as_matrices(weights, layer, options.conv, options.groups)
 
 
-def _eigenvalues(stacks: Sequence[Array], layers: Sequence[Layer], options: SpectralOptions) -> list[Array]:
-    """Of every layer, those of its matrices one after another: all solved together, but convolutions on a torus."""
-    on_torus = [options.conv == "fft" and is_convolution(layer.kind) for layer in layers]
-    others = [stack for stack, alone in zip(stacks, on_torus, strict=True) if not alone]
-    solved = iter(eigenvalues_of([matrix for stack in others for matrix in stack], options.dtype, options.device))
-    return [
-        torus_eigenvalues(stack, layer.shape[2:], options.dtype, options.device)
-        if alone
-        else np.concatenate(list(itertools.islice(solved, len(stack))))
-        for stack, layer, alone in zip(stacks, layers, on_torus, strict=True)
+def _eigenvalues(items: Sequence[tuple[Any, Layer]], stacks: Sequence[Array], options: SpectralOptions) -> list[Array]:
+    """Of every layer, those of its matrices one after another: solved together, but for what has a way of its own."""
+    own = [
+        _in_its_own_way(weights, layer, stack, options) for (weights, layer), stack in zip(items, stacks, strict=True)
     ]
+    others = [matrix for evals, stack in zip(own, stacks, strict=True) if evals is None for matrix in stack]
+    solved = iter(eigenvalues_of(others, options.dtype, options.device))
+    return [
+        np.concatenate(list(itertools.islice(solved, len(stack)))) if evals is None else evals
+        for evals, stack in zip(own, stacks, strict=True)
+    ]
+
+
+def _in_its_own_way(weights: Any, layer: Layer, stack: Array, options: SpectralOptions) -> Array | None:
+    """A convolution on a torus, a product of factors; None for what an eigensolver takes as it is."""
+    if options.conv == "fft" and is_convolution(layer.kind):
+        return torus_eigenvalues(stack, layer.shape[2:], options.dtype, options.device)
+    if hasattr(weights, "factors") and len(layer.shape) == 2:
+        return low_rank.eigenvalues(*weights.factors)
+    return None
 
 
 def _spectrum(evals: Array, matrices: Array, layer: Layer, options: SpectralOptions, seed: int) -> Spectrum:

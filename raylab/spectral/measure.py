@@ -22,9 +22,11 @@ from raylab.layers import check_treatments, matrices_shape
 from raylab.registry import Registry, suggest
 from raylab.spectral.backend import STACK_BYTES, on_gpu, resolve_device
 from raylab.spectral.esd import spectra, spectrum
+from raylab.spectral.farms import check_windows
 from raylab.spectral.metrics import METRICS
 from raylab.spectral.parallel import cores, in_threads
 from raylab.spectral.power_law import ESTIMATORS, fit_evals
+from raylab.spectral.uncertainty import check_replicas
 from raylab.types import Layer, Metric, SpectralOptions, Spectrum, Value, digest
 
 METRICS_VERSION = 1  # raised whenever a metric of ours may give another value than before
@@ -66,6 +68,8 @@ def columns(metrics: Sequence[Metric], options: SpectralOptions | None = None) -
 def check(options: SpectralOptions) -> None:
     """Raise UserError where an option is not one of those that exist, or its device is not there."""
     resolve_device(options.device)
+    check_replicas(options)
+    check_windows(options)
     fit_evals(np.arange(1.0, 5.0), options)
     check_treatments(options.conv, options.groups)
     if options.dtype not in ("float64", "float32"):

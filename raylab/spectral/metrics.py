@@ -13,10 +13,12 @@ import numpy as np
 
 from raylab.layers import is_convolution
 from raylab.registry import Registry
+from raylab.spectral.alternatives import alternatives
 from raylab.spectral.backend import eigenvalues
 from raylab.spectral.marchenko_pastur import MarchenkoPasturFit, fit_bulk
-from raylab.spectral.power_law import fit
+from raylab.spectral.power_law import fit, fitted_evals
 from raylab.spectral.torus import torus_eigenvalues
+from raylab.spectral.uncertainty import uncertainty
 from raylab.types import Array, Metric, Spectrum, Value
 
 EPSILON = 1e-10  # weightwatcher's guard against the logarithm of zero, in the entropy
@@ -73,11 +75,15 @@ def esd(spectrum: Spectrum) -> Mapping[str, Value]:
 
 
 def erg(spectrum: Spectrum) -> Mapping[str, Value]:
-    """Tail on which det X = 1 ("exact renormalisation group" condition): its size, and its excess over the fit's."""
+    """Tail on which det X = 1 ("exact renormalisation group" condition): its size, and its excess over the fit's.
+
+    Where alpha comes from windows (estimator="farms"), it is the excess over the same share of the eigenvalues of W.
+    """
     number = _num_erg(spectrum.evals)
     found = fit(spectrum)
     known = number is not None and found.status == "ok"
-    return {"num_erg": number, "erg_gap": number - found.num_tail if known and number is not None else None}
+    tail = round(found.num_tail * len(spectrum.evals) / len(fitted_evals(spectrum))) if known else 0
+    return {"num_erg": number, "erg_gap": number - tail if known and number is not None else None}
 
 
 def marchenko_pastur(spectrum: Spectrum) -> Mapping[str, Value]:
@@ -196,5 +202,5 @@ def _jensen_shannon_distance(a: Array, b: Array) -> float:
 
 
 METRICS: Registry[Metric] = Registry("metric")
-for _metric in (standard, power_law, norms, erg, esd, marchenko_pastur, randomized):
+for _metric in (standard, power_law, norms, erg, esd, marchenko_pastur, randomized, uncertainty, alternatives):
     METRICS.register(_metric.__name__)(_metric)

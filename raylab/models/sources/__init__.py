@@ -20,7 +20,7 @@ from raylab.models.sources.naming import nearby
 from raylab.models.sources.source import Source, of_model
 from raylab.types import digest
 
-__all__ = ["Source", "open_model"]
+__all__ = ["ACCEPTED", "Source", "of_model", "open_model"]
 
 
 def open_model(

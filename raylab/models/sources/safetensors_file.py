@@ -49,6 +49,17 @@ class StoredTensor:
             raise IndexError(f"{self.name} of shape {self.shape} has no rows {start} to {stop}")
         return self._read(math.prod(self.shape[1:]) * start, (stop - start, *self.shape[1:]))
 
+    def __getitem__(self, index: Any) -> Array:
+        """As of an array, but that only the rows of the first axis that are asked for are read: one expert of many."""
+        first, *others = index if isinstance(index, tuple) else (index,)
+        if isinstance(first, slice) and first.step in (None, 1):
+            start, stop, _ = first.indices(self.shape[0])
+            return self.rows(start, max(start, stop))[(slice(None), *others)]
+        if isinstance(first, int):
+            at = range(self.shape[0])[first]
+            return self.rows(at, at + 1)[(0, *others)]
+        return np.asarray(self)[index]
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if copy is False:
             raise ValueError(f"{self.name} lies in a file: an array of it is always a copy")
