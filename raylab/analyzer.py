@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raylab.layers import Skipped, has_matrices, matrices_shape, measurable, weights
+from raylab.models.sources import open_model
 from raylab.spectral import columns, measure_many, measure_spectrum, resolve, slice_spectra
 from raylab.types import Layer, Metric, SpectralOptions, Value
 
@@ -25,7 +27,8 @@ def analyze(
 ) -> pa.Table:
     """The spectral metrics of a model, a row a layer, in the order of the model.
 
-    model: a torch module, or a mapping of names to arrays or tensors (a state dict). metrics: names ("standard",
+    model: a torch module, a mapping of names to arrays or tensors (a state dict), or whatever
+    `raylab.models.sources.open_model` opens: a file, a folder, a name. metrics: names ("standard",
     "marchenko_pastur", "my_lab:entropy") or functions of a Spectrum; "randomized" can be added, for the control with
     permuted entries (num_traps, rand_...). layers: shell-style patterns of layer names.
     threads: layers measured side by side on a CPU, None for one a core; the values do not depend on it.
@@ -35,13 +38,26 @@ def analyze(
     Raises UserError for bad input: an unknown metric or option, a pattern that matches nothing, a model without layers.
     """
     options = options or SpectralOptions()
+    return table_of(*rows_of(model, metrics, options, layers, threads))
+
+
+def rows_of(
+    model: Any,
+    metrics: Sequence[str | Metric],
+    options: SpectralOptions,
+    layers: Sequence[str] = ("*",),
+    threads: int | None = None,
+) -> tuple[list[dict[str, Value]], dict[str, type]]:
+    """What `analyze` makes a table of: its rows, and the types of the columns that the metrics give."""
+    if isinstance(model, (str, os.PathLike)):
+        model = open_model(model).model
     functions = [resolve([metric])[0] if isinstance(metric, str) else metric for metric in metrics]
-    types = columns(functions, options)
+    types = columns(functions, options) | ({"slice": int} if options.conv == "slices" else {})
     fitting, skipped = measurable(model, options, layers)
     measured = _measure(model, fitting, functions, options, threads)
     rows = [(layer.index, _row(layer, values, options)) for layer, values in measured]
     rows += [(item.layer.index, _skipped_row(item, options)) for item in skipped]
-    return _table([row for _, row in sorted(rows, key=lambda pair: pair[0])], types, options)
+    return [row for _, row in sorted(rows, key=lambda pair: pair[0])], types
 
 
 def _measure(
@@ -76,15 +92,14 @@ def _identity(layer: Layer, options: SpectralOptions) -> dict[str, Value]:
     return {**row, "N": N, "M": M, "matrices": 1 if options.conv == "slices" else count}
 
 
-def _table(rows: list[dict[str, Value]], types: dict[str, type], options: SpectralOptions) -> pa.Table:
+def table_of(rows: Sequence[dict[str, Value]], types: Mapping[str, type]) -> pa.Table:
+    """What `rows_of` gives, as a table."""
     import pyarrow as pa
 
     from raylab.results.schema import ARROW
 
     sizes: dict[str, type] = {"N": int, "M": int, "matrices": int}
     kinds: dict[str, type] = {"layer": str, "kind": str, **sizes, "status": str, "reason": str, **types}
-    if options.conv == "slices":
-        kinds["slice"] = int
     names = [name for name in LEADING if name in kinds]
     names += [name for name in kinds if name not in names]
     schema = pa.schema([pa.field(name, ARROW[kinds[name]]) for name in names])

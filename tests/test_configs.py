@@ -11,7 +11,7 @@ EXPERIMENTS = config.groups()["experiment"]
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_shipped_experiment_composes(name):
     composed, settings = config.compose([f"experiment={name}"])
-    assert composed.name == name and composed.results == f"results/{name}"
+    assert composed.name == name and composed.results.startswith(f"results/{name}")
     assert settings["name"] == name and isinstance(settings["train"], dict)
 
 

@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.special import erfc
 
 from raylab.spectral import tail_laws
 from raylab.spectral.power_law import fit, fitted_evals
@@ -19,7 +18,7 @@ from raylab.types import Array, Spectrum, Value
 POWER_LAW = "power_law"
 
 
-def alternatives(spectrum: Spectrum) -> Mapping[str, Value]:
+def compare(spectrum: Spectrum) -> Mapping[str, Value]:
     """The power law against lognormal, exponential and truncated power law, on the eigenvalues >= xmin of the fit.
 
     *_ratio: log-likelihood of the power law less that of the other, in nats, summed over the tail, not normalised:
@@ -42,13 +41,13 @@ def vuong(a: Array, b: Array) -> tuple[float, float]:
     ratio, deviation = float(difference.sum()), float(difference.std())
     if ratio == 0 or deviation == 0:
         return ratio, 1.0 if ratio == 0 else 0.0
-    return ratio, float(erfc(abs(ratio) / (math.sqrt(2 * len(a)) * deviation)))
+    return ratio, float(math.erfc(abs(ratio) / (math.sqrt(2 * len(a)) * deviation)))
 
 
 def nested(inner: Array, outer: Array) -> tuple[float, float]:
     """The same where the first law is a special case of the second, with one parameter fewer (Wilks)."""
     ratio = min(float((inner - outer).sum()), 0.0)
-    return ratio, float(erfc(math.sqrt(-ratio)))
+    return ratio, float(math.erfc(math.sqrt(-ratio)))
 
 
 def _fitted(y_logs: Array) -> dict[str, Law]:

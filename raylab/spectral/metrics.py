@@ -13,7 +13,6 @@ import numpy as np
 
 from raylab.layers import is_convolution
 from raylab.registry import Registry
-from raylab.spectral.alternatives import alternatives
 from raylab.spectral.backend import eigenvalues
 from raylab.spectral.marchenko_pastur import MarchenkoPasturFit, fit_bulk
 from raylab.spectral.power_law import fit, fitted_evals
@@ -84,6 +83,13 @@ def erg(spectrum: Spectrum) -> Mapping[str, Value]:
     known = number is not None and found.status == "ok"
     tail = round(found.num_tail * len(spectrum.evals) / len(fitted_evals(spectrum))) if known else 0
     return {"num_erg": number, "erg_gap": number - tail if known and number is not None else None}
+
+
+def alternatives(spectrum: Spectrum) -> Mapping[str, Value]:
+    """The power law against lognormal, exponential and truncated power law: see raylab.spectral.alternatives."""
+    from raylab.spectral.alternatives import compare  # brings scipy.optimize along, a third of a second
+
+    return compare(spectrum)
 
 
 def marchenko_pastur(spectrum: Spectrum) -> Mapping[str, Value]:

@@ -6,7 +6,7 @@ import pytest
 
 from raylab.results import schema
 from raylab.spectral import columns, fit, resolve, version
-from raylab.spectral.alternatives import alternatives
+from raylab.spectral.metrics import alternatives
 from raylab.types import SpectralOptions, Spectrum
 
 RATIOS = ("lognormal_ratio", "exponential_ratio", "truncated_ratio")
