@@ -166,7 +166,9 @@ def _with_source(overrides: Sequence[str]) -> list[str]:
 
 
 def _is_place(value: str) -> bool:
-    return value not in groups()["model"] and ("/" in value or "." in value or Path(value).exists())
+    return (
+        value[:1] != "{" and value not in groups()["model"] and ("/" in value or "." in value or Path(value).exists())
+    )
 
 
 def _quoted(text: str) -> str:

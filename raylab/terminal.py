@@ -190,10 +190,10 @@ def _csv(rows: Sequence[dict[str, Value]], types: dict[str, type]) -> str:
 def _json(rows: Sequence[dict[str, Value]]) -> str:
     import json
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, float) and not math.isfinite(value):
-            return None
-        return value.tolist() if hasattr(value, "tolist") else value
+    def plain(value: Value) -> Any:
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        return value if value is None or isinstance(value, (int, str)) else value.tolist()
 
     return json.dumps([{key: plain(value) for key, value in row.items()} for row in rows], indent=1)
 
