@@ -22,7 +22,7 @@ from raylab.models.sources import open_model
 from raylab.types import SpectralOptions, Value
 
 FORMATS = ("table", "csv", "json", "parquet")
-LITTLE_WORK = 3e10  # multiplications in all: below, numba takes longer to import than it saves
+LITTLE_WORK = 3e10  # multiplications in all: below, numba and scipy take longer to import than they save
 # Column -> its heading and how its values are written; of those that the metrics give, in this order.
 SHOWN = {
     "layer": ("layer", "s"),
@@ -86,7 +86,7 @@ def _run(arguments: argparse.Namespace) -> int:
     layers, _ = measurable(source.model, options, patterns)
     sizes = [matrices_shape(layer, options.conv, options.groups) for layer in layers]
     if options.device == "auto" and sum(count * N * M**2 for count, N, M in sizes) < LITTLE_WORK:
-        options.device = "lapack"
+        options.device = "numpy"
     rows, types = rows_of(source.model, arguments.metrics.split(","), options, patterns, arguments.threads)
     _write(rows, types, arguments, source.origin)
     return 1 if any(row["status"] == "failed" for row in rows) else 0

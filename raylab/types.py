@@ -79,7 +79,7 @@ class SpectralOptions:
     groups: str = "stored"  # grouped convolutions: "stored", (out, in/groups) as the tensor lies; "blocks", each group
     split: bool = False  # fused tensors as their parts: q, k, v; the gates of an LSTM or GRU; gate and up
     dtype: str = "float64"  # of the Gram matrix and its eigenvalues: "float64" or "float32"
-    device: str = "auto"  # "auto" (a GPU if there is one), "cpu", "lapack" (no numba), "cuda", "torch-cuda", "cupy"
+    device: str = "auto"  # "auto" (a GPU if there is one), "cpu", "numpy" (alone), "cuda", "torch-cuda", "cupy"
     min_evals: int | None = 8  # a layer with fewer eigenvalues is listed as skipped; None: no limit
     max_evals: int | None = None
     max_N: int | None = None

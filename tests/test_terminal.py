@@ -29,7 +29,7 @@ def test_a_table_to_read(path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == str(path)
     assert lines[2].split()[:6] == ["layer", "kind", "N", "M", "alpha", "+-"]
-    alpha = raylab.analyze(path, options=SpectralOptions(device="lapack"))["alpha"][0].as_py()
+    alpha = raylab.analyze(path, options=SpectralOptions(device="numpy"))["alpha"][0].as_py()
     assert lines[4].split()[:5] == ["fc0", "linear", "60", "40", f"{alpha:.3f}"]
     assert lines[7].endswith("4 eigenvalues are fewer than min_evals=8")
     assert lines[9] == "4 layers: 3 ok, 1 skipped"
@@ -37,9 +37,9 @@ def test_a_table_to_read(path, capsys):
 
 
 def test_files_hold_what_analyze_gives(path, tmp_path, capsys):
-    options = SpectralOptions(device="lapack")
+    options = SpectralOptions(device="numpy")
     expected = raylab.analyze(path, ("standard", "marchenko_pastur", "esd"), options).to_pylist()
-    command = ["analyze", str(path), "--metrics", "standard,marchenko_pastur,esd", "--option", "device=lapack"]
+    command = ["analyze", str(path), "--metrics", "standard,marchenko_pastur,esd", "--option", "device=numpy"]
     assert main([*command, "--format", "parquet", "--output", str(tmp_path / "x.parquet")]) == 0
     assert repr(pq.read_table(tmp_path / "x.parquet").to_pylist()) == repr(expected)
     assert main([*command, "--format", "json", "--output", str(tmp_path / "x.json")]) == 0
@@ -103,4 +103,4 @@ def test_much_work_is_done_with_numba(path, monkeypatch):
     main(["analyze", str(path)])
     monkeypatch.setattr(terminal, "LITTLE_WORK", 1)
     main(["analyze", str(path)])
-    assert seen == ["lapack", "auto"]
+    assert seen == ["numpy", "auto"]
