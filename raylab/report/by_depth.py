@@ -33,13 +33,14 @@ def alpha_by_depth(models: Sequence[Layers]) -> Picture | None:
         return None
     every = np.concatenate([each.floats("alpha")[each.ok] for each in models])
     limits = (min(1.5, 0.9 * every.min()), max(7.5, 1.25 * every.max()))
-    size = {"width": 4.6, "height": 3.1} if len(models) == 1 else {"width": 3.6, "height": 2.8}
+    alone = len(models) == 1
     panels = [
         Panel(
             f"{each.model}: α by depth",
             lambda ax, each=each: _alphas(ax, each, limits),
-            note="" if len(models) == 1 else elided(each.model, 36),
-            **size,
+            note="" if alone else elided(each.model, 36),
+            width=4.6 if alone else 3.6,
+            height=3.1 if alone else 2.8,
         )
         for each in models
     ]
@@ -51,7 +52,7 @@ def alpha_by_depth(models: Sequence[Layers]) -> Picture | None:
         "Exponent of the power law fitted to each layer's spectrum; bars: standard error. Shaded: 2 to 6, the range "
         "that the literature expects of well-trained layers. Dashed: the mean. "
     )
-    caption += " ".join(mean_alpha(each, alone=len(models) == 1) for each in models)
+    caption += " ".join(mean_alpha(each, alone) for each in models)
     return Picture("alpha_by_depth", "α by depth", caption, panels, keys, columns=2)
 
 
@@ -76,11 +77,10 @@ def _alphas(ax: Axes, layers: Layers, limits: tuple[float, float]) -> None:
             x[here], alpha[here], yerr=[low, sigma[here]], linestyle="", color=color, marker=marker,
             markersize=2.6 if many else 4.5, elinewidth=0.5 if many else 0.9, markeredgewidth=0,
         )  # fmt: skip
-    failed = x[layers.states == FAILED]
-    ax.plot(
-        failed, np.full(len(failed), 0.03), linestyle="", marker="X", color=INK, markersize=5, markeredgewidth=0,
-        transform=ax.get_xaxis_transform(), clip_on=False,
-    )  # fmt: skip
+    for at in x[layers.states == FAILED]:
+        ax.plot(
+            [at], [0.03], marker="X", color=INK, markersize=5, markeredgewidth=0, transform=ax.get_xaxis_transform()
+        )
     ax.set_ylim(*limits)
     alpha_axis(ax.yaxis)
     ax.set_ylabel("α (log scale)")
@@ -125,6 +125,8 @@ def alpha_histogram(models: Sequence[Layers]) -> Picture | None:
     alone = len(found) == 1
 
     def draw(ax: Axes) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         ax.axvspan(*BAND, color=INK, alpha=0.06, linewidth=0)
         for color, alpha in zip(COLORS, found.values(), strict=False):
             counts = np.histogram(alpha, edges)[0]
@@ -137,7 +139,7 @@ def alpha_histogram(models: Sequence[Layers]) -> Picture | None:
         ax.set_xlabel("α")
         ax.set_ylabel("layers" if alone else "share of layers [%]")
         if alone:
-            ax.yaxis.get_major_locator().set_params(integer=True)
+            ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
 
     keys = [] if alone else [Key(elided(name, 40), color, "_") for color, name in zip(COLORS, found, strict=False)]
     beyond = sum(int(np.count_nonzero(alpha > edges[-1])) for alpha in found.values())
@@ -159,16 +161,23 @@ def _bins(alpha: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def metrics_by_depth(models: Sequence[Layers], metrics: Sequence[str] = METRICS) -> Picture | None:
-    """A panel a metric, a line a model; layers without a value are gaps."""
+    """A panel a metric, a line a model, the layers of a single one coloured by what they are for.
+
+    Layers without a value are gaps.
+    """
     models = models[: len(COLORS)]
     shown = [name for name in metrics if any(np.isfinite(each.floats(name)).any() for each in models)]
     if not shown:
         return None
     panels = [Panel(label(name), lambda ax, name=name: _lines(ax, models, name), note=label(name)) for name in shown]
     pairs = zip(COLORS, models, strict=False)
-    keys = [Key(elided(each.model, 40), color, "_") for color, each in pairs] if len(models) > 1 else []
-    caption = "Each metric against depth. The columns of the table say what they are."
+    keys = [Key(elided(each.model, 40), color, "_") for color, each in pairs] if len(models) > 1 else _roles(models[0])
+    caption = "Each metric against depth, in the order of the model."
     return Picture("metrics_by_depth", "Other metrics by depth", caption, panels, keys)
+
+
+def _roles(layers: Layers) -> list[Key]:
+    return [Key(role, *look) for role, look in ROLES.items() if role in layers.roles]
 
 
 def label(metric: str) -> str:
@@ -178,11 +187,13 @@ def label(metric: str) -> str:
 
 def _lines(ax: Axes, models: Sequence[Layers], metric: str) -> None:
     longest = max((each.names for each in models), key=len)
-    for color, each in zip(COLORS, models, strict=False):
-        values = each.floats(metric)
-        ax.plot(
-            values, color=color, linewidth=1.0, marker="o", markersize=1.5 if len(values) > 60 else 3, markeredgewidth=0
-        )
+    if len(models) == 1:
+        _dots(ax, models[0], models[0].floats(metric))
+    else:
+        for color, each in zip(COLORS, models, strict=False):
+            size = 1.5 if len(longest) > 60 else 3
+            values = each.floats(metric)
+            ax.plot(values, color=color, linewidth=1, marker="o", markersize=size, markeredgewidth=0)
     values = np.concatenate([each.floats(metric) for each in models])
     values = values[np.isfinite(values)]
     if values.min() > 0 and values.max() > 30 * values.min():
@@ -191,3 +202,11 @@ def _lines(ax: Axes, models: Sequence[Layers], metric: str) -> None:
     depth_axis(ax, longest if alike and len(longest) <= 8 else [""] * max(len(longest), NAMED + 1))
     ax.set_xlim(-0.6, len(longest) - 0.4)
     ax.set_xlabel("layer" if len(longest) > 8 or not alike else "")
+
+
+def _dots(ax: Axes, layers: Layers, values: NDArray[np.float64]) -> None:
+    ax.plot(values, color=INK, linewidth=0.5, alpha=0.25)
+    x, size = np.arange(len(values)), 2.6 if len(values) > 60 else 4
+    for role, (color, marker) in ROLES.items():
+        here = layers.roles == role
+        ax.plot(x[here], values[here], linestyle="", color=color, marker=marker, markersize=size, markeredgewidth=0)

@@ -71,10 +71,9 @@ def compare(a: Layers, b: Layers, name: str = "compare") -> Picture | None:
         _difference(ax, found.a, y - x, roles, a.names)
         ax.set_ylabel("difference of α")
 
-    size = {"width": 3.6, "height": 3.1}
     panels = [
-        Panel(f"α of {a.model} and of {b.model}", against, **size),
-        Panel(f"α of {b.model} less that of {a.model}", difference, note=f"{short_b} − {short_a}", **size),
+        Panel(f"α of {a.model} and of {b.model}", against, width=3.6, height=3.1),
+        Panel(f"α of {b.model} less that of {a.model}", difference, f"{short_b} − {short_a}", 3.6, 3.1),
     ]
     keys = [Key(role, *look) for role, look in ROLES.items() if role in roles]
     title = f"{elided(a.model, 40)} and {elided(b.model, 40)}: mean α {number(x.mean(), 2)} and {number(y.mean(), 2)}"

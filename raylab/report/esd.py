@@ -106,8 +106,8 @@ def esd_by_layer(layers: Layers, most: int = MOST_PANELS, name: str = "esd_by_la
     ]
     what = f"{len(chosen)} of {len(there)} layers, evenly chosen by depth" if len(chosen) < len(there) else "All layers"
     caption = (
-        f"{what}. Density of the eigenvalues λ of WᵀW over logarithmic bins, both axes logarithmic; line: the power law "
-        "λ^−α fitted from xmin up."
+        f"{what}. Density of the eigenvalues λ of WᵀW over logarithmic bins, both axes logarithmic; line: the power "
+        "law λ^−α fitted from xmin up."
     )
     failed = sum(not each.fitted for each in found.values())
     caption += f" {plural(failed, 'layer')} without a line: no fit, for the reason above it." if failed else ""
@@ -270,8 +270,8 @@ def _caption(found: Esd) -> str:
     said = [f"{plural(len(found.evals), 'eigenvalue')} λ of WᵀW, N × M = {found.N:.0f} × {found.M:.0f}."]
     if found.fitted:
         said.append(
-            f"Power law λ^−α from xmin = {significant(found.xmin)} up: α = {number(found.alpha)} ± {number(found.sigma)}, "
-            f"D = {number(found.D)}, {len(found.tail):,} eigenvalues in the tail."
+            f"Power law λ^−α from xmin = {significant(found.xmin)} up: α = {number(found.alpha)} ± "
+            f"{number(found.sigma)}, D = {number(found.D)}, {len(found.tail):,} eigenvalues in the tail."
         )
     else:
         said.append(f"No power law: {found.why_not.removeprefix('no power law: ')}.")
@@ -290,5 +290,3 @@ def _about_bulk(found: Esd) -> str:
     else:
         law = "Marchenko–Pastur law"
     return f"Bulk: {law}, σ = {number(found.mp_sigma)} where the mean eigenvalue is 1."
-
-
