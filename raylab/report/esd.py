@@ -128,6 +128,8 @@ def _edges(found: Esd) -> NDArray[np.float64]:
     start = min(max(math.log(found.xmin), low), high) if found.fitted else low
     below, above = math.ceil((start - low) / step - 1e-9), math.ceil((high - start) / step - 1e-9)
     edges = np.exp(start + step * np.arange(-below, max(above, 1) + 1))
+    if found.fitted and low <= math.log(found.xmin) <= high:
+        edges[below] = found.xmin  # to the last bit: it is an eigenvalue itself
     edges[-1] = max(edges[-1], x[-1])
     return edges
 
