@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from raylab.report import labels
+from raylab.report import labels, spectra
 from raylab.report.picture import INK, Key, Panel, Picture
 from raylab.results import frame
 from raylab.results.text import number
@@ -26,6 +26,8 @@ MANY = 300  # points of a panel beyond which they are drawn as pixels: an SVG of
 
 def pictures(table: pa.Table, correlations: pa.Table) -> list[Picture]:
     """All figures that these results allow, in the order of the report."""
+    if spectra.alone(table):
+        return spectra.pictures(table)
     results = frame.ok(table)
     spectral, similar = "Accuracy against spectral metrics", "Accuracy against similarity to the trained model"
     drawn = (

@@ -20,7 +20,7 @@ import pyarrow as pa
 from pyarrow import csv
 
 from raylab.errors import UserError
-from raylab.report import figures, labels, tables
+from raylab.report import figures, labels, spectra, tables
 from raylab.report.picture import INK, Picture
 from raylab.report.progress import duration
 from raylab.results import frame, parts, schema
@@ -30,6 +30,8 @@ from raylab.results.text import TextTable, number, p_value
 from raylab.types import ORIGINAL
 
 ERRORS = 5  # failed rows that are shown in full
+EXAMPLE = """SELECT layer, perturbation, avg(accuracy), avg(alpha)
+  FROM trials WHERE status = 'ok' AND isfinite(alpha) GROUP BY ALL ORDER BY ALL"""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ def render(folder: Path, table: pa.Table, correlations: pa.Table, drawn: list[Pi
         missing=_missing(table, drawn),
         shown=[Shown(picture, picture.inline()) for picture in drawn],
         tables=_tables(table, correlations),
+        correlated=correlations.num_rows > 0,
+        example=spectra.QUERY if spectra.alone(table) else EXAMPLE,
         failures=_failures(table, "failed"),
         skips=_failures(table, "skipped"),
         provenance=_provenance(table),
@@ -149,6 +153,8 @@ def _counts(table: pa.Table, info: Mapping[str, Any]) -> dict[str, Any]:
 
 def findings(table: pa.Table, correlations: pa.Table) -> list[str]:
     """What the numbers say, in a few sentences. None is said that the results cannot bear."""
+    if spectra.alone(table):
+        return spectra.findings(table)
     results = frame.ok(table)
     return [*_about_layers(results), *_about_metrics(correlations), *_about_groups(correlations)]
 
@@ -221,6 +227,8 @@ def _about_groups(correlations: pa.Table) -> list[str]:
 
 
 def _tables(table: pa.Table, correlations: pa.Table) -> list[TextTable]:
+    if spectra.alone(table):
+        return spectra.tables(table)
     names = list(dict.fromkeys(correlations["condition"].to_pylist()))
     made = [tables.layer_table(table, "accuracy"), tables.layer_table(table, "alpha")]
     made += [tables.grouping_table(correlations), tables.metric_table(correlations)]
@@ -244,6 +252,8 @@ def _failures(table: pa.Table, status: str) -> list[dict[str, str]]:
 
 
 def _missing(table: pa.Table, drawn: list[Picture]) -> list[str]:
+    if spectra.alone(table):
+        return spectra.missing(drawn)
     names = {picture.name for picture in drawn}
     reasons = {
         "accuracy_by_layer": "accuracy by layer (needs perturbed layers with an accuracy)",

@@ -29,7 +29,7 @@ STYLES = {
 SPARE = ("#56B4E9", "#D55E00", "#882255", "#999933")
 CRITICAL = "#D55E00"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
-GLYPHS = dict(zip((*MARKERS, "_"), "●■▲◆▼✚✖◀▶★–", strict=True))  # the markers as text
+GLYPHS = dict(zip((*MARKERS, "_", "|"), "●■▲◆▼✚✖◀▶★–|", strict=True))  # the markers as text
 
 # The eight of the paper's Figure 3, then the rest, in the order in which they are shown.
 PRIMARY = (

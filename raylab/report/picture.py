@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, GRID, PAPER = "#22262e", "#d8dce3", "#ffffff"
+FILES = (".png", ".svg", ".pdf")
 _RC: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -86,16 +87,30 @@ class Picture:
     keys: Sequence[Key] = ()
     columns: int = 4
 
-    def save(self, folder: Path) -> list[Path]:
-        """All panels in one figure, as <name>.png and <name>.svg."""
-        folder.mkdir(parents=True, exist_ok=True)
-        targets = [folder / f"{self.name}.{kind}" for kind in ("png", "svg")]
+    def save(self, target: str | Path) -> list[Path]:
+        """All panels in one figure: a file (.png, .svg, .pdf), or a folder for <name>.png and <name>.svg."""
+        target = Path(target)
+        alone = target.suffix in FILES
+        targets = [target] if alone else [target / f"{self.name}.{kind}" for kind in ("png", "svg")]
+        targets[0].parent.mkdir(parents=True, exist_ok=True)
         with _styled():
             figure = self._together()
-            for target in targets:
-                metadata = {"Date": None} if target.suffix == ".svg" else {}
-                figure.savefig(target, facecolor=PAPER, metadata=metadata)
+            for each in targets:
+                metadata = {"Date": None} if each.suffix == ".svg" else {}
+                figure.savefig(each, facecolor=PAPER, metadata=metadata)
         return targets
+
+    def figure(self) -> Figure:
+        """All panels in one matplotlib figure."""
+        with _styled():
+            return self._together()
+
+    def _repr_png_(self) -> bytes:
+        """How a notebook shows it."""
+        data = io.BytesIO()
+        with _styled():
+            self._together().savefig(data, format="png", facecolor=PAPER, dpi=110)
+        return data.getvalue()
 
     def inline(self) -> list[str]:
         """Each panel as SVG for an HTML page, in the page's own colours: var(--ink), var(--grid)."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from raylab.report import labels
+from raylab.report import labels, spectra
 from raylab.results import frame, schema
 from raylab.results.correlate import MIN_UNITS
 from raylab.results.text import TextTable, number, p_value
@@ -74,7 +74,13 @@ def _skipped_notes(skipped: Mapping[str, str]) -> list[str]:
 
 
 def summary(table: pa.Table, correlations: pa.Table) -> list[TextTable]:
-    """What a person wants to see at the end of a run: accuracy and alpha by layer, and every metric's correlation."""
+    """What a person wants to see at the end of a run: accuracy and alpha by layer, and every metric's correlation.
+
+    Of spectra alone: the layers, as many as a terminal bears, and the models.
+    """
+    if spectra.alone(table):
+        models, *layers = spectra.tables(table, spectra.TERMINAL_ROWS)
+        return [*layers[: spectra.MODELS], models]
     measured = schema.metric_columns(table.schema)
     own = [name for name in measured if schema.group(table.schema.field(name)) == "own"]
     shown = {*labels.PRIMARY, *labels.SIMILARITY, *own}

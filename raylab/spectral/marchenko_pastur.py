@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raylab import laws
 from raylab.types import Array
 
 BANDWIDTH = 0.1
@@ -145,7 +146,7 @@ def _ramp(values: Array, x: Array) -> Array:
 
 
 def _quarter_circle(x: Array, density: Array) -> Objective:
-    shape = np.sqrt(np.maximum(4 - x**2, 0.0)) / math.pi
+    shape = laws.quarter_circle(x)
     quadratic, linear, constant = float(shape @ shape), float(shape @ density), float(density @ density)
 
     def objective(sigma: Array) -> Array:
@@ -157,16 +158,11 @@ def _quarter_circle(x: Array, density: Array) -> Objective:
 
 def _marchenko_pastur(x: Array, density: Array, Q: float) -> Objective:
     peak, end = x[np.argmax(density)], x[-1]
-    inverse_root = 1 / math.sqrt(Q)
     out_of_range = len(x) * OUT_OF_RANGE**2
 
     def objective(sigma: Array) -> Array:
-        upper = np.square(sigma * (1 + inverse_root))
-        lower = np.square(sigma * (1 - inverse_root))
-        inside = (upper[:, None] - x) * (x - lower[:, None])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            law = np.sqrt(np.maximum(inside, 0.0)) * Q / (2 * math.pi * np.square(sigma)[:, None] * x)
-        law[inside <= 0] = 0.0
+        lower, upper = laws.marchenko_pastur_edges(sigma, Q)
+        law = laws.marchenko_pastur_between(x, (lower[:, None], upper[:, None]), sigma, Q)
         residuals = np.square(law - density).sum(axis=1)
         return np.where((upper < peak) | (upper > end) | (lower > peak), out_of_range, residuals)
 

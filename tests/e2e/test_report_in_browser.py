@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import made_up
+import made_up_spectra
 import pytest
 
 from raylab.report import html
@@ -43,8 +44,11 @@ FRAME = """<!doctype html><link rel="icon" href="data:,"><body>
 <iframe src="{page}" width="{width}" height="900" style="border: 0"></iframe></body>"""
 
 
-@pytest.fixture(scope="module", params=["finished", "unfinished"])
+@pytest.fixture(scope="module", params=["finished", "unfinished", "spectra"])
 def report(request, tmp_path_factory):
+    if request.param == "spectra":
+        models = {f"gpt-{blocks}": made_up_spectra.analyzed(made_up_spectra.gpt(blocks)) for blocks in (2, 12)}
+        return html.write(made_up_spectra.folder(tmp_path_factory.mktemp("spectra"), models))
     share = 1.0 if request.param == "finished" else 0.3
     return html.write(made_up.folder(tmp_path_factory.mktemp(request.param), models=8, share=share))
 
@@ -66,7 +70,7 @@ def probed(report: Path, name: str, more: str = "") -> Path:
     return copy
 
 
-@pytest.mark.parametrize("width", [360, 768, 1280])
+@pytest.mark.parametrize("width", [360, 768, 1130, 1280])
 def test_page_loads_clean_at_every_width(report, tmp_path, width):
     page = probed(report, "probed.html")
     frame = report.with_name("frame.html")

@@ -65,7 +65,7 @@ def test_the_same_command_again_runs_nothing(lab, measured):
 
 
 def test_another_model_may_join_the_first_in_its_folder(lab, measured):
-    code, out, err = run(lab, "model=second.safetensors", "results=results/spectra/first")
+    code, _, err = run(lab, "model=second.safetensors", "results=results/spectra/first")
     assert code == 0, err
     found = rows(lab / "results" / "spectra" / "first")
     assert {model for model, _ in found} == {"first", "second"} and len(found) == 12

@@ -72,7 +72,7 @@ def test_results_without_perturbations_leave_out_what_they_have_nothing_for():
     ]
     table = pa.Table.from_pylist(rows)
     found = figures.pictures(table, correlate(table, target="alpha", metrics=[]))
-    assert [picture.name for picture in found] == ["alpha_by_layer"]
+    assert [picture.name for picture in found] == ["alpha_by_depth", "alpha_histogram"]
 
 
 def test_own_metrics_get_a_figure(finished):
