@@ -23,6 +23,7 @@ from raylab.spectral import lapack
 from raylab.types import Array
 
 DEVICES = ("auto", "cpu", "numpy", "cuda", "torch-cuda", "cupy")
+GPUS = ("torch-cuda", "cupy")  # of the backends behind them
 ILL_CONDITIONED = 1e-11  # smallest over largest eigenvalue, below which the float64 Gram route is not trusted
 STACK_BYTES = 1 << 30  # of float64 weights in one GPU call; CuPy's workspace is indexed with 32 bits
 CUPY_BATCHED_UP_TO = 256  # CuPy's batched solver is Jacobi's: on an H100 3x sooner here, level at 512, less exact above
@@ -52,11 +53,6 @@ def eigenvalues_of(matrices: Sequence[Array], dtype: str = "float64", device: st
         poor = dtype == "float64" and found[0] < ILL_CONDITIONED * found[-1]
         evals[i] = np.maximum(_carefully(matrices[i]) if poor else found, 0.0)
     return evals
-
-
-def on_gpu(device: str) -> bool:
-    """Whether a device of the options means a GPU here."""
-    return resolve_device(device) in ("torch-cuda", "cupy")
 
 
 def available(device: str) -> bool:

@@ -12,6 +12,7 @@ import functools
 import importlib.machinery
 import importlib.util
 import sys
+import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ BLOCK_BYTES = 1 << 22  # of weights that are widened at a time: they stay in the
 # Columns in a block of the tridiagonalisation, from which size on: measured for n = 128 to 4,096.
 WIDTHS = {0: 8, 768: 16, 1280: 32}
 TWO_STAGE_FROM = 2048  # dense to band to tridiagonal beats the one-stage routine by 1.1 here and 1.5 at 3,072
+_one_at_a_time = threading.Lock()
 LETTER = {"float64": "d", "float32": "s"}
 
 
@@ -76,7 +78,7 @@ def _compiled() -> Any:
     """raylab.spectral.compiled, None without numba. Importing it takes a quarter of a second."""
     try:
         return importlib.import_module("raylab.spectral.compiled")
-    except ImportError:
+    except (ImportError, RuntimeError):  # RuntimeError: numba finds no folder that its cache may lie in
         return None
 
 
@@ -120,7 +122,8 @@ _LENGTHS = (ctypes.c_size_t(1), ctypes.c_size_t(1))  # of two CHARACTER argument
 @functools.cache
 def _routine(library: str, name: str, dtype: str) -> Any:
     """A BLAS or LAPACK routine as a function of pointers. ctypes lets go of Python's lock while it runs."""
-    capsule = _extension(f"cython_{library}").__pyx_capi__[LETTER[dtype] + name]
+    with _one_at_a_time:  # threads that begin together must not come upon half of a module
+        capsule = _extension(f"cython_{library}").__pyx_capi__[LETTER[dtype] + name]
     signature = ctypes.pythonapi.PyCapsule_GetName
     signature.restype, signature.argtypes = ctypes.c_char_p, [ctypes.py_object]
     address = ctypes.pythonapi.PyCapsule_GetPointer

@@ -20,7 +20,7 @@ import numpy as np
 from raylab.errors import UserError
 from raylab.layers import check_treatments, matrices_shape
 from raylab.registry import Registry, suggest
-from raylab.spectral.backend import STACK_BYTES, on_gpu, resolve_device
+from raylab.spectral.backend import GPUS, STACK_BYTES, resolve_device
 from raylab.spectral.esd import spectra, spectrum
 from raylab.spectral.farms import check_windows
 from raylab.spectral.metrics import METRICS
@@ -106,7 +106,7 @@ def measure_many(
         chosen = spectra([items[i] for i in batch], options, [seeds[i] for i in batch])
         return [measure_spectrum(spectrum, metrics) for spectrum in chosen]
 
-    threads = 1 if on_gpu(options.device) else threads or cores()
+    threads = 1 if resolve_device(options.device) in GPUS else threads or cores()
     work_list = batches([layer for _, layer in items], options, threads)
     measured = in_threads(work, work_list, threads)
     values = {
@@ -122,7 +122,7 @@ def batches(layers: Sequence[Layer], options: SpectralOptions, threads: int = 1)
     side, but no fewer batches than threads.
     """
     shapes = [matrices_shape(layer, options.conv, options.groups) for layer in layers]
-    gpu = on_gpu(options.device)
+    gpu = resolve_device(options.device) in GPUS
     alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i, (_, N, M) in enumerate(shapes):
         alike[(N, M) if gpu else (M,)].append(i)

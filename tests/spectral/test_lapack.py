@@ -1,5 +1,8 @@
 """Eigenvalues by address against numpy's, and the lanes of the compiled iteration against each other."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -76,3 +79,23 @@ def test_without_numba_and_where_its_iteration_does_not_end(monkeypatch):
     np.testing.assert_allclose(lapack.eigenvalues(made), expected, rtol=1e-9)
     monkeypatch.setattr(lapack, "_compiled", lambda: None)
     np.testing.assert_allclose(lapack.eigenvalues(made), expected, rtol=1e-9)
+
+
+def test_threads_that_begin_together():
+    """The first calls of all load the routines."""
+    code = """
+import sys, threading, numpy
+sys.setswitchinterval(1e-6)
+from raylab.spectral import lapack
+start, failed = threading.Barrier(8), []
+def work():
+    start.wait()
+    try: lapack.eigenvalues([numpy.eye(5)])
+    except BaseException as error: failed.append(error)
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert not failed, failed
+"""
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", code], check=True)
