@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from raylab.layers import Skipped, find_layers, matrices_shape, select, split_by_size, weights
+from raylab.layers import Skipped, has_matrices, matrices_shape, measurable, weights
+from raylab.models.sources import open_model
 from raylab.spectral import columns, measure_many, measure_spectrum, resolve, slice_spectra
 from raylab.types import Layer, Metric, SpectralOptions, Value
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # The columns that every table starts with, whatever the metrics.
-LEADING = ("layer", "kind", "N", "M", "alpha", "D", "xmin", "sigma", "num_tail", "status")
+LEADING = ("layer", "kind", "N", "M", "matrices", "alpha", "D", "xmin", "sigma", "num_tail", "status")
 
 
 def analyze(
@@ -25,31 +27,43 @@ def analyze(
 ) -> pa.Table:
     """The spectral metrics of a model, a row a layer, in the order of the model.
 
-    model: a torch module, or a mapping of names to arrays or tensors (a state dict). metrics: names ("standard",
+    model: a torch module, a mapping of names to arrays or tensors (a state dict), or whatever
+    `raylab.models.sources.open_model` opens: a file, a folder, a name. metrics: names ("standard",
     "marchenko_pastur", "my_lab:entropy") or functions of a Spectrum; "randomized" can be added, for the control with
     permuted entries (num_traps, rand_...). layers: shell-style patterns of layer names.
     threads: layers measured side by side on a CPU, None for one a core; the values do not depend on it.
-    Columns: `layer, kind, N, M`, then `alpha, D, xmin, sigma, num_tail` if a metric gives them, `status` ("ok";
-    "failed", no power law fitted; "skipped"), `reason`, then all others; conv="slices" adds `slice`, a row each.
+    Columns: `layer, kind, N, M, matrices` (how many N x M matrices a row pools), then `alpha, D, xmin, sigma, num_tail`
+    if a metric gives them, `status` ("ok"; "failed", no power law fitted; "skipped"), `reason`, then all others;
+    conv="slices" adds `slice`, a row each.
     Raises UserError for bad input: an unknown metric or option, a pattern that matches nothing, a model without layers.
     """
     options = options or SpectralOptions()
+    return table_of(*rows_of(model, metrics, options, layers, threads))
+
+
+def rows_of(
+    model: Any,
+    metrics: Sequence[str | Metric],
+    options: SpectralOptions,
+    layers: Sequence[str] = ("*",),
+    threads: int | None = None,
+) -> tuple[list[dict[str, Value]], dict[str, type]]:
+    """What `analyze` makes a table of: its rows, and the types of the columns that the metrics give."""
+    if isinstance(model, (str, os.PathLike)):
+        model = open_model(model).model
     functions = [resolve([metric])[0] if isinstance(metric, str) else metric for metric in metrics]
-    types = columns(functions, options)
-    found, skipped = find_layers(model)
-    chosen = {layer.name for layer in select([*found, *(item.layer for item in skipped)], layers)}
-    fitting, refused = split_by_size([layer for layer in found if layer.name in chosen], options)
-    skipped = [item for item in skipped if item.layer.name in chosen] + refused
+    types = columns(functions, options) | ({"slice": int} if options.conv == "slices" else {})
+    fitting, skipped = measurable(model, options, layers)
     measured = _measure(model, fitting, functions, options, threads)
     rows = [(layer.index, _row(layer, values, options)) for layer, values in measured]
     rows += [(item.layer.index, _skipped_row(item, options)) for item in skipped]
-    return _table([row for _, row in sorted(rows, key=lambda pair: pair[0])], types, options)
+    return [row for _, row in sorted(rows, key=lambda pair: pair[0])], types
 
 
 def _measure(
     model: Any, layers: Sequence[Layer], metrics: Sequence[Metric], options: SpectralOptions, threads: int | None
 ) -> list[tuple[Layer, dict[str, Value]]]:
-    tensors = weights(model)
+    tensors = weights(model, options)
     if options.conv != "slices":
         items = [(tensors[layer.name], layer) for layer in layers]
         return list(zip(layers, measure_many(items, metrics, options, threads=threads), strict=True))
@@ -71,19 +85,21 @@ def _skipped_row(item: Skipped, options: SpectralOptions) -> dict[str, Value]:
 
 
 def _identity(layer: Layer, options: SpectralOptions) -> dict[str, Value]:
-    known = layer.kind == "conv2d" or len(layer.shape) == 2
-    _, N, M = matrices_shape(layer, options.conv) if known else (0, None, None)
-    return {"layer": layer.name, "kind": layer.kind, "N": N, "M": M}
+    row: dict[str, Value] = {"layer": layer.name, "kind": layer.kind}
+    if not has_matrices(layer):
+        return row
+    count, N, M = matrices_shape(layer, options.conv, options.groups)
+    return {**row, "N": N, "M": M, "matrices": 1 if options.conv == "slices" else count}
 
 
-def _table(rows: list[dict[str, Value]], types: dict[str, type], options: SpectralOptions) -> pa.Table:
+def table_of(rows: Sequence[dict[str, Value]], types: Mapping[str, type]) -> pa.Table:
+    """What `rows_of` gives, as a table."""
     import pyarrow as pa
 
     from raylab.results.schema import ARROW
 
-    kinds: dict[str, type] = {"layer": str, "kind": str, "N": int, "M": int, "status": str, "reason": str, **types}
-    if options.conv == "slices":
-        kinds["slice"] = int
+    sizes: dict[str, type] = {"N": int, "M": int, "matrices": int}
+    kinds: dict[str, type] = {"layer": str, "kind": str, **sizes, "status": str, "reason": str, **types}
     names = [name for name in LEADING if name in kinds]
     names += [name for name in kinds if name not in names]
     schema = pa.schema([pa.field(name, ARROW[kinds[name]]) for name in names])

@@ -59,6 +59,7 @@ class Config:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
+FILE_SUFFIX = re.compile(r"\.(safetensors|pt|pth|th|bin|ckpt)$")
 LONGEST_LABEL = 80  # characters of a results folder named after its models
 
 # How much is run: two commands that differ here add to one results folder.
@@ -156,7 +157,7 @@ def _with_source(overrides: Sequence[str]) -> list[str]:
             spelt.append(override)
             continue
         quoted = [_quoted(place) for place in places]
-        label = "+".join(Path(place).name.removesuffix(".safetensors") for place in places)[:LONGEST_LABEL]
+        label = "+".join(FILE_SUFFIX.sub("", Path(place).name) for place in places)[:LONGEST_LABEL]
         source = f"[{','.join(quoted)}]" if value.startswith("[") else quoted[0]
         spelt += ["model=source", f"model.source={source}", f"model.name={_quoted(label)}"]
         if not any(other.startswith("experiment=") for other in overrides):
@@ -165,7 +166,9 @@ def _with_source(overrides: Sequence[str]) -> list[str]:
 
 
 def _is_place(value: str) -> bool:
-    return value not in groups()["model"] and ("/" in value or "." in value or Path(value).exists())
+    return (
+        value[:1] != "{" and value not in groups()["model"] and ("/" in value or "." in value or Path(value).exists())
+    )
 
 
 def _quoted(text: str) -> str:

@@ -90,7 +90,7 @@ def bind(config: Mapping[str, Any], what: str) -> Callable[..., Any]:
     A key that the callable does not take is a UserError here, before any work, not a TypeError on a worker.
     """
     arguments = {str(key): value for key, value in config.items() if key != "_target_"}
-    if "_target_" not in config:
+    if not config.get("_target_"):
         raise UserError(f"The {what} has no _target_: give {what}._target_=module:function.")
     function = load(str(config["_target_"]), what)
     parameters = inspect.signature(function).parameters

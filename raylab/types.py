@@ -40,8 +40,10 @@ class Layer:
 
     name: str  # dotted module path, "fc1"
     index: int  # position in the order of the forward pass, from 0
-    kind: str  # "linear", "hf_conv1d", "conv2d", "embedding"
-    shape: tuple[int, ...]  # of the weight tensor as the model stores it
+    kind: str  # "linear", "conv2d", "expert", ...; all in raylab/layers/kinds.py
+    shape: tuple[int, ...]  # of the tensor; of a part or an expert its own, without dimensions of 1 for a "matrix"
+    groups: int = 1  # of a convolution
+    parameter: str = ""  # the stored tensor it is, or is a part of, by its name in the state dict
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +76,23 @@ class SpectralOptions:
     threshold: float = 1e-5  # eigenvalues at or below it never enter a fit
     threshold_kind: str = "absolute"  # (parity) or "relative": times the largest eigenvalue, scale invariant
     conv: str = "pooled"  # treatment of convolutions: "pooled", "slices", "reshape", "fft"
+    groups: str = "stored"  # grouped convolutions: "stored", (out, in/groups) as the tensor lies; "blocks", each group
+    split: bool = False  # fused tensors as their parts: q, k, v; the gates of an LSTM or GRU; gate and up
     dtype: str = "float64"  # of the Gram matrix and its eigenvalues: "float64" or "float32"
-    device: str = "auto"  # "auto" (a GPU if there is one), "cpu", "lapack" (no numba), "cuda", "torch-cuda", "cupy"
-    min_evals: int = 8  # a layer with fewer eigenvalues is listed as skipped
-    max_evals: int = 15_000
-    max_N: int = 50_000
+    device: str = "auto"  # "auto" (a GPU if there is one), "cpu", "numpy" (alone), "cuda", "torch-cuda", "cupy"
+    min_evals: int | None = 8  # a layer with fewer eigenvalues is listed as skipped; None: no limit
+    max_evals: int | None = None
+    max_N: int | None = None
+    # The metric "uncertainty". A share p of n replicas is known to 1 / (2 sqrt(n)): 0.035 for 200, 0.01 for 2,500.
+    bootstrap: int = 200  # resamplings behind the confidence interval of alpha; 0: none
+    synthetic: int = 200  # samples of the fitted law behind the goodness-of-fit p-value; 0: none
+    confidence: float = 0.95  # of that interval
+    # estimator="farms": windows of one aspect ratio instead of W. The defaults are those of the authors' code (their
+    # runs of language models: 2,000 rows, aspect 1, 15 places).
+    farms_rows: int = 100  # of a window; fewer where W is smaller, the aspect ratio kept
+    farms_aspect: float = 2.0  # columns over rows of a window
+    farms_places: int = 10  # windows along each side, spread evenly over W, where farms_step is 0
+    farms_step: int = 0  # rows or columns from a window to the next, instead of a number of places
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -92,7 +106,8 @@ class Spectrum:
     N: int  # the longer side
     M: int  # the shorter side
     layer: Layer | None = None
-    matrices: Array | None = None  # (slices, rows, cols), what `evals` were computed from; for the permuted control
+    # (slices, rows, cols), what `evals` were computed from (conv="fft": the slices of the kernel); for the control
+    matrices: Array | None = None
     seed: int = 0  # of metrics that need randomness (the permuted control, bootstrap)
     options: SpectralOptions = field(default_factory=SpectralOptions)
 

@@ -22,12 +22,13 @@ def model():
 
 def test_a_row_a_layer_with_the_leading_columns_first():
     table = raylab.analyze(model(), options=CPU)
-    leading = ["layer", "kind", "N", "M", "alpha", "D", "xmin", "sigma", "num_tail", "status"]
-    assert table.column_names[:10] == leading
+    leading = ["layer", "kind", "N", "M", "matrices", "alpha", "D", "xmin", "sigma", "num_tail", "status"]
+    assert table.column_names[:11] == leading
     assert table["layer"].to_pylist() == ["0", "2", "3", "4"]
     assert table["status"].to_pylist() == ["ok", "ok", "skipped", "ok"]
     assert table["reason"].to_pylist() == [None, None, "5 eigenvalues are fewer than min_evals=8", None]
     assert (table["N"].to_pylist(), table["M"].to_pylist()) == ([60, 12, 40, 40], [40, 3, 5, 30])
+    assert table["matrices"].to_pylist() == [1, 9, 1, 1]
     assert table["alpha"].to_pylist()[2] is None
 
 
@@ -94,6 +95,30 @@ def test_slices_are_rows():
     table = raylab.analyze(model(), options=SpectralOptions(conv="slices", device="cpu", min_evals=3), layers=("2",))
     assert table["slice"].to_pylist() == list(range(9))
     assert set(table["layer"].to_pylist()) == {"2"}
+    assert set(table["matrices"].to_pylist()) == {1}
+
+
+def test_parts_are_rows_on_request():
+    mixer = nn.MultiheadAttention(16, 2)
+    whole = raylab.analyze(mixer, ("norms",), CPU).to_pylist()
+    parts = raylab.analyze(mixer, ("norms",), SpectralOptions(device="cpu", split=True)).to_pylist()
+    assert [row["layer"] for row in parts] == [f"in_proj_weight[{part}]" for part in "qkv"] + ["out_proj"]
+    squared = [row["frobenius_norm"] ** 2 for row in parts[:3]]
+    assert sum(squared) == pytest.approx(whole[0]["frobenius_norm"] ** 2)
+
+
+def test_a_row_of_what_is_no_matrix_has_no_sizes():
+    rows = raylab.analyze({"fc.weight": np.eye(9), "scale": np.ones((9, 1, 1))}, ("norms",), CPU).to_pylist()
+    assert (rows[1]["status"], rows[1]["N"], rows[1]["M"], rows[1]["matrices"]) == ("skipped", None, None, None)
+
+
+def test_every_treatment_of_convolutions_is_measured_with_its_control():
+    for conv, count in (("pooled", 9), ("reshape", 1), ("fft", 1024)):
+        options = SpectralOptions(device="cpu", conv=conv, min_evals=3)
+        row = raylab.analyze(model(), ("standard", "randomized"), options, layers=("2",)).to_pylist()[0]
+        assert (row["status"], row["matrices"], row["metric_error"]) == ("ok", count, None)
+        assert row["num_evals"] == count * row["M"]
+        assert row["rand_lambda_max"] > 0
 
 
 @pytest.mark.parametrize(
@@ -101,7 +126,7 @@ def test_slices_are_rows():
     [
         ({"metrics": ("standrad",)}, "Did you mean 'standard'"),
         ({"layers": ("fc*",)}, r"'fc\*' matches no layer"),
-        ({"options": SpectralOptions(conv="fft")}, "Unknown conv=fft"),
+        ({"options": SpectralOptions(conv="ftt")}, "conv=ftt.*Did you mean 'fft'"),
     ],
 )
 def test_bad_input_is_one_clear_line(arguments, message):

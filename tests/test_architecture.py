@@ -25,6 +25,7 @@ def test_nothing_points_up():
     [
         ("raylab, raylab.types, raylab.results", ("torch", "ray", "cupy", "matplotlib", "hydra")),
         ("raylab.spectral, raylab.layers", ("torch", "ray", "cupy", "hydra", "pyarrow", "matplotlib")),
+        ("raylab.models.sources", ("torch", "ray", "timm", "transformers", "huggingface_hub", "pyarrow", "scipy")),
         ("raylab.report", ("torch", "ray", "cupy", "hydra")),
         ("raylab.run", ("torch", "ray", "cupy", "matplotlib", "torchvision", "timm", "transformers")),
     ],
@@ -44,7 +45,7 @@ import numpy as np
 from raylab import spectral
 from raylab.types import Layer
 weights = np.random.default_rng(0).standard_normal((64, 32))
-metrics = spectral.resolve(["standard", "marchenko_pastur", "randomized"])
+metrics = spectral.resolve(["standard", "marchenko_pastur", "randomized", "uncertainty", "alternatives"])
 print(spectral.measure(weights, Layer("a", 0, "linear", weights.shape), metrics)["alpha"] > 1)
 """
     assert python(code).strip() == "True"

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 import raylab
+from raylab import config
+from raylab.layers import as_matrices
 from raylab.spectral import fit_evals, measure, resolve
 from raylab.types import Layer, SpectralOptions
 
@@ -138,6 +140,27 @@ def test_the_permuted_control_equals_weightwatchers_given_the_same_permutation(w
     for row, expected in zip(ours, theirs.values(), strict=True):
         for column, (oracle, tolerance) in names.items():
             assert row[column] == pytest.approx(expected[oracle], rel=tolerance, abs=0), column
+
+
+def test_the_parity_preset_skips_what_weightwatcher_skips(weightwatcher):
+    torch.manual_seed(0)
+    sizes = [(30, 7), (30, 8), (30, 20)]
+    model = torch.nn.Sequential(*(torch.nn.Linear(*size) for size in sizes), torch.nn.Embedding(50_001, 8))
+    preset = config.compose(["spectral=oracle", "spectral.device=cpu"])[0].spectral
+    measured = {row["layer"] for row in raylab.analyze(model, ("norms",), preset).to_pylist() if row["status"] == "ok"}
+    assert measured == weightwatcher(model).keys() == {"1", "2"}
+    assert raylab.analyze(model, ("norms",), CPU)["status"].to_pylist() == ["skipped", "ok", "ok", "ok"]
+
+
+def test_the_fourier_transform_of_a_kernel_is_weightwatchers(weightwatcher):
+    """Its transform only: 0.7.7 then drops the imaginary part and takes singular values over the wrong dimensions."""
+    import weightwatcher as tool
+
+    weights = torch.nn.Conv2d(16, 24, 3).weight.detach().numpy()
+    with quiet():
+        theirs, *_ = tool.weightwatcher.WWLayer.get_conv2d_fft(None, weights)
+    ours = as_matrices(weights, Layer("c", 0, "conv2d", weights.shape), "fft")
+    np.testing.assert_allclose(ours, theirs[0].transpose(2, 3, 0, 1).reshape(ours.shape), atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [2, 3, 7, 8, 9, 12, 19, 20, 21, 60])

@@ -186,7 +186,7 @@ def build(config: Config) -> PerturbLayers:
     data = call(load, config.data, "data")
     sample = call(make, config.model, "model", inputs=data.inputs, outputs=data.classes)
     _require_relu_network(sample, data, config.model["_target_"])
-    found, unsupported = find_layers(sample)
+    found, unsupported = find_layers(sample, config.spectral)
     layers, outside = split_by_size(select(found, config.layers), config.spectral)
     return PerturbLayers(
         name=config.name,

@@ -13,8 +13,7 @@ from raylab.errors import UserError
 from raylab.experiments.attempt import add_values, attempt
 from raylab.experiments.metrics import metrics_of
 from raylab.layers import has_matrices, matrices_shape, measurable, weights
-from raylab.models.sources import Source
-from raylab.models.sources.source import of_model
+from raylab.models.sources import ACCEPTED, Source, of_model
 from raylab.registry import bind, call, own_code
 from raylab.types import (
     ORIGINAL,
@@ -200,6 +199,8 @@ def build(config: Config) -> Spectra:
 def _sources(make: Any, model: Mapping[str, Any]) -> list[Source]:
     """What `model._target_` gives, for each of the sources if `model.source` is a list of them."""
     given = model.get("source")
+    if given is None and "source" in model:
+        raise UserError(f"experiment=spectra needs a model: give model=PATH_OR_NAME, {ACCEPTED}.")
     if not isinstance(given, (list, tuple)):
         return [_opened(call(make, model, "model"), model)]
     if not given:

@@ -138,7 +138,8 @@ class _Walk:
             "device": self._device,
         }
         if layer is not None:
-            _, N, M = matrices_shape(layer, self._experiment.options.conv)
+            options = self._experiment.options
+            _, N, M = matrices_shape(layer, options.conv, options.groups)
             values |= {"layer_index": layer.index, "kind": layer.kind, "N": N, "M": M}
         return values
 

@@ -15,6 +15,8 @@ from raylab.results.correlate import MIN_UNITS
 from raylab.results.text import TextTable, number, p_value
 from raylab.types import Trial
 
+SHOWN_LAYERS = 24  # of a plan; of more, the first half and their number
+SKIPPED_NAMES = 3  # layers named for each reason why some are left out
 GOOD = ("ok", "partial")  # status of a correlation that has numbers
 
 
@@ -41,6 +43,9 @@ def plan_table(plan: Plan) -> TextTable:
         to_run = sum(each) - done[layer]
         name = "baseline" if layer is None else layer
         rows.append([name, *(f"{n:,}" if n else "" for n in each), f"{done[layer]:,}", f"{to_run:,}"])
+    if len(rows) > SHOWN_LAYERS:
+        more = f"... {len(rows) - SHOWN_LAYERS // 2:,} more layers"
+        rows = [*rows[: SHOWN_LAYERS // 2], [more, *[""] * (len(rows[0]) - 1)]]
     every = [sum(counts[layer, perturbation] for layer in layers) for perturbation in perturbations]
     finished = sum(done.values())
     rows.append(["all", *(f"{n:,}" for n in every), f"{finished:,}", f"{len(plan.trials) - finished:,}"])
@@ -51,8 +56,21 @@ def plan_table(plan: Plan) -> TextTable:
 def _plan_notes(plan: Plan) -> list[str]:
     again = sum(trial.id in plan.failed for trial in plan.trials)
     notes = [f"{again:,} failed in an earlier run and will be tried again."] if again else []
-    notes += [f"Layer {layer} is skipped: {why}" for layer, why in plan.skipped.items()]
-    return notes + [f"{what}: {much}" for what, much in plan.work.items()]
+    return notes + _skipped_notes(plan.skipped) + [f"{what}: {much}" for what, much in plan.work.items()]
+
+
+def _skipped_notes(skipped: Mapping[str, str]) -> list[str]:
+    """Layers by the reason why they are left out."""
+    by_reason: dict[str, list[str]] = {}
+    for layer, why in skipped.items():
+        by_reason.setdefault(why, []).append(layer)
+    notes = []
+    for why, layers in by_reason.items():
+        named = ", ".join(layers[:SKIPPED_NAMES])
+        more = f" and {len(layers) - SKIPPED_NAMES} more" if len(layers) > SKIPPED_NAMES else ""
+        plural, verb = ("s", "are") if len(layers) > 1 else ("", "is")
+        notes.append(f"Layer{plural} {named}{more} {verb} skipped: {why}")
+    return notes
 
 
 def summary(table: pa.Table, correlations: pa.Table) -> list[TextTable]:

@@ -119,7 +119,10 @@ SPECTRAL = _group(
         "where e is bulk_edge in that scale and the root a Tracy-Widom width [count]",
     ),
     num_erg=(int, "detX number: eigenvalues in the tail whose rescaled product is one [count]"),
-    erg_gap=(int, "num_erg - num_tail: how far the detX tail is from the power-law tail [count]"),
+    erg_gap=(
+        int,
+        "num_erg - num_tail: how far the detX tail is from the power-law tail (farms: its share) [count]",
+    ),
     rand_lambda_max=(float, f"largest eigenvalue of W with permuted entries{_POOLED} [weight^2]"),
     rand_softrank=(float, f"largest eigenvalue of W with permuted entries over that of W{_FIRST} [1]"),
     rand_maxdist=(float, f"largest eigenvalue of W less that of W with permuted entries{_FIRST} [weight^2]"),
@@ -135,6 +138,8 @@ SPECTRAL = _group(
         f"correlation traps: num_spikes of W with permuted entries, above its random bulk{_POOLED} [count]",
     ),
 )
+_RATIO = "log-likelihood of the tail under the power law less that under"
+_VUONG = "Vuong's p: probability of so large a ratio of either sign if both laws were as good; of "
 # How good the fit behind alpha is: correlated on request, not as metrics of the model.
 FIT = _group(
     "fit",
@@ -144,10 +149,37 @@ FIT = _group(
     sigma=(float, "standard error of alpha, (alpha - 1) / sqrt(num_tail) [1]"),
     num_tail=(int, "eigenvalues >= xmin [count]"),
     fit_status=(str, "ok, or why there is no power-law fit"),
-    estimator=(str, "which estimator of alpha: ks (Clauset et al. 2009), median, xmin_peak, ..."),
+    estimator=(str, "which estimator of alpha: ks (Clauset et al. 2009), median, xmin_peak, farms, ..."),
     num_evals=(int, "eigenvalues of the layer [count]"),
     evals=(list, "the eigenvalues themselves, ascending [weight^2]"),
     metric_error=(str, "metrics that failed on this layer, each with its reason; null if none did"),
+    alpha_lo=(float, "lower end of the confidence interval of alpha: percentiles of the bootstrap, xmin refitted [1]"),
+    alpha_hi=(float, "upper end of that interval [1]"),
+    alpha_se=(float, "standard deviation of alpha over the bootstrap [1]"),
+    bootstrap_n=(int, "resamplings that could be fitted, of those asked for [count]"),
+    gof_p=(
+        float,
+        "goodness of fit: share of samples of the fitted power law whose D, refitted, is at least that of the layer "
+        "(Clauset et al. 2009, 4.1; below 0.1 a power law is implausible); known to 1 / (2 sqrt(gof_n)) [0 to 1]",
+    ),
+    gof_n=(int, "samples of the fitted power law that could be refitted, of those asked for [count]"),
+    uncertainty_status=(str, "ok, or why there is no interval or p-value: that of the fit, or no_refits"),
+    lognormal_ratio=(
+        float,
+        f"{_RATIO} a lognormal law; never positive, as the power law is its limit [nats]",
+    ),
+    lognormal_p=(float, f"{_VUONG}lognormal_ratio [0 to 1]"),
+    exponential_ratio=(float, f"{_RATIO} an exponential law [nats]"),
+    exponential_p=(float, f"{_VUONG}exponential_ratio [0 to 1]"),
+    truncated_ratio=(
+        float,
+        f"{_RATIO} the power law with exponential cut-off; never positive [nats]",
+    ),
+    truncated_p=(float, "p of truncated_ratio: chi-squared, one degree of freedom [0 to 1]"),
+    truncated_alpha=(float, "exponent of the power law with exponential cut-off, at least 0 [1]"),
+    truncated_rate=(float, "its cut-off: density ~ x^-truncated_alpha exp(-truncated_rate x / xmin); 0 is none [1]"),
+    best_law=(str, "law of the tail with the least AIC: power_law, lognormal, exponential or truncated"),
+    alternatives_status=(str, "ok, or why there is no power-law fit to compare"),
     mp_status=(str, "ok, or why there is no Marchenko-Pastur fit"),
     rand_status=(str, "ok, or why there is no Marchenko-Pastur fit of W with permuted entries"),
 )

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from raylab.errors import UserError
-from raylab.layers import as_matrices
+from raylab.layers import as_matrices, is_convolution, kernel_slices
+from raylab.spectral import low_rank
 from raylab.spectral.backend import eigenvalues, eigenvalues_of
+from raylab.spectral.torus import torus_eigenvalues
 from raylab.types import Array, Layer, SpectralOptions, Spectrum
 
 
@@ -31,8 +33,8 @@ def spectra(
     options = options or SpectralOptions()
     if options.conv == "slices":
         raise UserError("conv=slices makes several spectra of one layer: use raylab.analyze, or conv=pooled here.")
-    stacks = [as_matrices(to_numpy(weights), layer, options.conv) for weights, layer in items]
-    evals = _eigenvalues(stacks, options)
+    stacks = [_stack(weights, layer, options) for weights, layer in items]
+    evals = _eigenvalues(items, stacks, options)
     seeds = seeds if seeds is not None else [0] * len(items)
     return [
         _spectrum(np.sort(values), stack, layer, options, seed)
@@ -42,25 +44,38 @@ def spectra(
 
 def slice_spectra(weights: Any, layer: Layer, options: SpectralOptions, seed: int = 0) -> list[Spectrum]:
     """One spectrum for every matrix of a layer instead of pooled ones."""
-    stack = as_matrices(to_numpy(weights), layer, options.conv)
+    stack = as_matrices(weights, layer, options.conv, options.groups)
     evals = eigenvalues(stack, options.dtype, options.device)
     return [_spectrum(evals[i], stack[i : i + 1], layer, options, seed) for i in range(len(stack))]
 
 
-def to_numpy(weights: Any) -> Array:
-    """A numpy array of a numpy, torch (any device or dtype) or array-like tensor, copied only if it must be."""
-    if not hasattr(weights, "detach"):
-        return np.asarray(weights)
-    tensor = weights.detach().cpu()
-    return (tensor.float() if tensor.element_size() < 4 else tensor).numpy()
+def _stack(weights: Any, layer: Layer, options: SpectralOptions) -> Array:
+    """What a spectrum keeps: a layer's matrices, or for conv="fft", whose are a thousand times as many, its slices."""
+    if options.conv == "fft" and is_convolution(layer.kind):
+        return kernel_slices(weights, layer, options.groups)
+    return as_matrices(weights, layer, options.conv, options.groups)
 
 
-def _eigenvalues(stacks: Sequence[Array], options: SpectralOptions) -> list[Array]:
-    """The eigenvalues of each layer's matrices, one after another."""
-    matrices = [matrix for stack in stacks for matrix in stack]
-    evals = eigenvalues_of(matrices, options.dtype, options.device)
-    ends = list(itertools.accumulate(len(stack) for stack in stacks))
-    return [np.concatenate(evals[end - len(stack) : end]) for stack, end in zip(stacks, ends, strict=True)]
+def _eigenvalues(items: Sequence[tuple[Any, Layer]], stacks: Sequence[Array], options: SpectralOptions) -> list[Array]:
+    """Of every layer, those of its matrices one after another: solved together, but for what has a way of its own."""
+    own = [
+        _in_its_own_way(weights, layer, stack, options) for (weights, layer), stack in zip(items, stacks, strict=True)
+    ]
+    others = [matrix for evals, stack in zip(own, stacks, strict=True) if evals is None for matrix in stack]
+    solved = iter(eigenvalues_of(others, options.dtype, options.device))
+    return [
+        np.concatenate(list(itertools.islice(solved, len(stack)))) if evals is None else evals
+        for evals, stack in zip(own, stacks, strict=True)
+    ]
+
+
+def _in_its_own_way(weights: Any, layer: Layer, stack: Array, options: SpectralOptions) -> Array | None:
+    """A convolution on a torus, a product of factors; None for what an eigensolver takes as it is."""
+    if options.conv == "fft" and is_convolution(layer.kind):
+        return torus_eigenvalues(stack, layer.shape[2:], options.dtype, options.device)
+    if hasattr(weights, "factors") and len(layer.shape) == 2:
+        return low_rank.eigenvalues(*weights.factors)
+    return None
 
 
 def _spectrum(evals: Array, matrices: Array, layer: Layer, options: SpectralOptions, seed: int) -> Spectrum:

@@ -40,10 +40,10 @@ def gram(tall: Array, dtype: str = "float64") -> Array:
     return total
 
 
-def eigenvalues(matrices: Sequence[Array], dtype: str = "float64", lanes: bool = True) -> list[Array]:
+def eigenvalues(matrices: Sequence[Array], dtype: str = "float64") -> list[Array]:
     """Ascending eigenvalues of the Gram matrix of each tall matrix, float64; NaN where an entry is not finite.
 
-    lanes: solve those with as many columns together, if numba is there. It changes no bit of them how many there are.
+    Those with as many columns are solved together, if numba is there. It changes no bit of them how many there are.
     """
     found = [np.full(matrix.shape[1], np.nan) for matrix in matrices]
     waiting: dict[int, list[tuple[int, Array, Array]]] = defaultdict(list)
@@ -53,7 +53,7 @@ def eigenvalues(matrices: Sequence[Array], dtype: str = "float64", lanes: bool =
             waiting[len(lower)].append((i, *tridiagonal(lower)))
     for n, tridiagonals in waiting.items():
         places, diagonals, off_diagonals = zip(*tridiagonals, strict=True)
-        together = _compiled() if lanes and n < TWO_STAGE_FROM else None
+        together = _compiled() if n < TWO_STAGE_FROM else None
         solved = together.eigenvalues(np.array(diagonals), np.array(off_diagonals)) if together else None
         if solved is None:
             solved = [sterf(*pair) for pair in zip(diagonals, off_diagonals, strict=True)]

@@ -18,13 +18,15 @@ from typing import Any
 import numpy as np
 
 from raylab.errors import UserError
-from raylab.layers import CONV_TREATMENTS, matrices_shape
+from raylab.layers import check_treatments, matrices_shape
 from raylab.registry import Registry, suggest
 from raylab.spectral.backend import STACK_BYTES, on_gpu, resolve_device
 from raylab.spectral.esd import spectra, spectrum
+from raylab.spectral.farms import check_windows
 from raylab.spectral.metrics import METRICS
 from raylab.spectral.parallel import cores, in_threads
 from raylab.spectral.power_law import ESTIMATORS, fit_evals
+from raylab.spectral.uncertainty import check_replicas
 from raylab.types import Layer, Metric, SpectralOptions, Spectrum, Value, digest
 
 METRICS_VERSION = 1  # raised whenever a metric of ours may give another value than before
@@ -66,13 +68,12 @@ def columns(metrics: Sequence[Metric], options: SpectralOptions | None = None) -
 def check(options: SpectralOptions) -> None:
     """Raise UserError where an option is not one of those that exist, or its device is not there."""
     resolve_device(options.device)
+    check_replicas(options)
+    check_windows(options)
     fit_evals(np.arange(1.0, 5.0), options)
-    for what, value, known in (
-        ("conv", options.conv, CONV_TREATMENTS),
-        ("dtype", options.dtype, ("float64", "float32")),
-    ):
-        if value not in known:
-            raise UserError(f"Unknown {what}={value}.{suggest(value, known)}")
+    check_treatments(options.conv, options.groups)
+    if options.dtype not in ("float64", "float32"):
+        raise UserError(f"Unknown dtype={options.dtype}.{suggest(options.dtype, ('float64', 'float32'))}")
 
 
 def measure(
@@ -120,7 +121,7 @@ def batches(layers: Sequence[Layer], options: SpectralOptions, threads: int = 1)
     On a GPU those of one shape, as many as it can take; on a CPU those of one short side, which numba solves side by
     side, but no fewer batches than threads.
     """
-    shapes = [matrices_shape(layer, options.conv) for layer in layers]
+    shapes = [matrices_shape(layer, options.conv, options.groups) for layer in layers]
     gpu = on_gpu(options.device)
     alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i, (_, N, M) in enumerate(shapes):
@@ -169,7 +170,7 @@ def probe_spectrum(options: SpectralOptions) -> Spectrum:
     """A small heavy-tailed spectrum, always the same, on which every metric should work."""
     weights = np.random.default_rng(0).standard_t(3, size=(40, 24)) / 40
     layer = Layer("probe", 0, "linear", weights.shape)
-    cpu = SpectralOptions(**{**asdict(options), "device": "cpu", "conv": "pooled"})
+    cpu = SpectralOptions(**{**asdict(options), "device": "numpy", "conv": "pooled"})
     return spectrum(weights, layer, cpu)
 
 

@@ -11,10 +11,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from raylab.layers import is_convolution
 from raylab.registry import Registry
 from raylab.spectral.backend import eigenvalues
 from raylab.spectral.marchenko_pastur import MarchenkoPasturFit, fit_bulk
-from raylab.spectral.power_law import fit
+from raylab.spectral.power_law import fit, fitted_evals
+from raylab.spectral.torus import torus_eigenvalues
+from raylab.spectral.uncertainty import uncertainty
 from raylab.types import Array, Metric, Spectrum, Value
 
 EPSILON = 1e-10  # weightwatcher's guard against the logarithm of zero, in the entropy
@@ -71,11 +74,22 @@ def esd(spectrum: Spectrum) -> Mapping[str, Value]:
 
 
 def erg(spectrum: Spectrum) -> Mapping[str, Value]:
-    """Tail on which det X = 1 ("exact renormalisation group" condition): its size, and its excess over the fit's."""
+    """Tail on which det X = 1 ("exact renormalisation group" condition): its size, and its excess over the fit's.
+
+    Where alpha comes from windows (estimator="farms"), it is the excess over the same share of the eigenvalues of W.
+    """
     number = _num_erg(spectrum.evals)
     found = fit(spectrum)
     known = number is not None and found.status == "ok"
-    return {"num_erg": number, "erg_gap": number - found.num_tail if known and number is not None else None}
+    tail = round(found.num_tail * len(spectrum.evals) / len(fitted_evals(spectrum))) if known else 0
+    return {"num_erg": number, "erg_gap": number - tail if known and number is not None else None}
+
+
+def alternatives(spectrum: Spectrum) -> Mapping[str, Value]:
+    """The power law against lognormal, exponential and truncated power law: see raylab.spectral.alternatives."""
+    from raylab.spectral.alternatives import compare  # brings scipy.optimize along, a third of a second
+
+    return compare(spectrum)
 
 
 def marchenko_pastur(spectrum: Spectrum) -> Mapping[str, Value]:
@@ -177,7 +191,9 @@ def _permuted_once(matrices: Array, spectrum: Spectrum, rng: np.random.Generator
     shuffled = matrices.copy()
     for matrix in shuffled.reshape(len(shuffled), -1):
         rng.shuffle(matrix)
-    options = spectrum.options
+    options, layer = spectrum.options, spectrum.layer
+    if options.conv == "fft" and layer is not None and is_convolution(layer.kind):
+        return np.sort(torus_eigenvalues(shuffled, layer.shape[2:], options.dtype, options.device))
     return np.sort(eigenvalues(shuffled, options.dtype, options.device).ravel())
 
 
@@ -192,5 +208,5 @@ def _jensen_shannon_distance(a: Array, b: Array) -> float:
 
 
 METRICS: Registry[Metric] = Registry("metric")
-for _metric in (standard, power_law, norms, erg, esd, marchenko_pastur, randomized):
+for _metric in (standard, power_law, norms, erg, esd, marchenko_pastur, randomized, uncertainty, alternatives):
     METRICS.register(_metric.__name__)(_metric)

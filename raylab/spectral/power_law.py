@@ -2,8 +2,7 @@
 
 The default estimator is that of Clauset, Shalizi & Newman (SIAM Review 51, 2009) with the conventions of weightwatcher
 0.7.7: for every candidate xmin the maximum-likelihood alpha of the points at and above it, then the candidate whose
-Kolmogorov-Smirnov distance D is least. The scan is exact, though most candidates are dropped after a look at a few
-points of their tail, which bound D from below.
+Kolmogorov-Smirnov distance D is least (`scan.py`).
 """
 
 from __future__ import annotations
@@ -16,29 +15,41 @@ import numpy as np
 
 from raylab.errors import UserError
 from raylab.registry import Registry
+from raylab.spectral.farms import window_evals
+from raylab.spectral.scan import Tail, centered_logs, distance, least_distance, tail_alphas
 from raylab.types import Array, PowerLawFit, SpectralOptions, Spectrum
 
 SMALL_SAMPLE = 20  # below this many points weightwatcher 0.7.7 changes its rule
 SMALL_TAIL = 8  # the shortest tail of that rule
-PROBES = (8, 32, 128)  # points of each tail that bound D from below, stage by stage
-# A tail whose logarithms sum to less above its start consists of ties up to rounding: alpha would be 1e12 or infinite.
-NO_SPREAD = 1e-12
-ROUNDING = 1e-12  # slack of the lower bounds, so that no candidate is dropped by a rounding error
 
 NAN = math.nan
-Tail = tuple[float, float, int]  # alpha, D, index of xmin among the sorted points
 # (points above the threshold, how many eigenvalues are not above it, options) -> the tail, or None where there is none
 Estimator = Callable[[Array, int, SpectralOptions], Tail | None]
 
 ESTIMATORS: Registry[Estimator] = Registry("estimator")
 _fits: WeakKeyDictionary[Spectrum, PowerLawFit] = WeakKeyDictionary()
+_windows: WeakKeyDictionary[Spectrum, Array] = WeakKeyDictionary()
 
 
 def fit(spectrum: Spectrum) -> PowerLawFit:
     """The fit of a spectrum by its own options, computed once however many metrics ask for it."""
     if spectrum not in _fits:
-        _fits[spectrum] = fit_evals(spectrum.evals, spectrum.options)
+        _fits[spectrum] = fit_evals(fitted_evals(spectrum), spectrum.options)
     return _fits[spectrum]
+
+
+def fitted_evals(spectrum: Spectrum) -> Array:
+    """The ascending eigenvalues behind alpha: those of W, or (estimator="farms") those of its windows, pooled.
+
+    Raises ValueError where windows are asked for and the spectrum came without its matrices.
+    """
+    if spectrum.options.estimator != "farms":
+        return spectrum.evals
+    if spectrum.matrices is None:
+        raise ValueError("estimator=farms needs the matrices of the spectrum")
+    if spectrum not in _windows:
+        _windows[spectrum] = window_evals(spectrum.matrices, spectrum.options)
+    return _windows[spectrum]
 
 
 def fit_evals(evals: Array, options: SpectralOptions | None = None) -> PowerLawFit:
@@ -49,15 +60,20 @@ def fit_evals(evals: Array, options: SpectralOptions | None = None) -> PowerLawF
     Raises UserError for an unknown estimator, small_sample or threshold_kind.
     """
     options = options or SpectralOptions()
-    estimate = ESTIMATORS.resolve(options.estimator)
+    ESTIMATORS.resolve(options.estimator)
     if not np.isfinite(evals).all():
         return _failed("non_finite")
     points = evals[evals > threshold(evals, options)]
+    return fit_points(points, len(evals) - len(points), options)
+
+
+def fit_points(points: Array, below: int, options: SpectralOptions) -> PowerLawFit:
+    """`fit_evals` of the ascending points above the threshold alone, and how many more eigenvalues are not above it."""
     if len(points) < 2:
         return _failed("too_few")
     if points[-1] - points[0] <= 1e-10 * points[-1]:
         return _failed("constant")
-    tail = estimate(points, len(evals) - len(points), options)
+    tail = ESTIMATORS.resolve(options.estimator)(points, below, options)
     return _failed("no_tail") if tail is None else _fit_of(tail, points)
 
 
@@ -77,17 +93,25 @@ def ks(points: Array, below: int, options: SpectralOptions) -> Tail | None:
         raise UserError(f"small_sample must be oracle or standard, not '{options.small_sample}'.")
     if len(points) < SMALL_SAMPLE and options.small_sample == "oracle":
         return _ks_small(points)
-    logs = _centered_logs(points)
-    return _least_distance(logs, _alphas(logs))
+    logs = centered_logs(points)
+    return least_distance(logs, tail_alphas(logs))
 
 
 @ESTIMATORS.register("median")
 def median(points: Array, below: int, options: SpectralOptions) -> Tail | None:
-    """Hill's estimator with xmin at the median of all eigenvalues: alpha as TempBalance (2023) defines it."""
-    logs = _centered_logs(points)
+    """Hill's estimator with xmin at the median of all eigenvalues: alpha as TempBalance (2023) defines it.
+
+    There (pl_fitting="median", xmin_pos=2, filter_zeros=False) eigenvalues at or below the threshold take part too, so
+    that a median of zero makes alpha NaN; here xmin is then the least eigenvalue above the threshold.
+    """
+    logs = centered_logs(points)
     start = max((len(points) + below) // 2 - below, 0)
-    alpha = _alphas(logs)[start] if start < len(points) - 1 else math.inf
-    return (float(alpha), _distance(logs, start, alpha), start) if math.isfinite(alpha) else None
+    alpha = tail_alphas(logs)[start] if start < len(points) - 1 else math.inf
+    return (float(alpha), distance(logs, start, alpha)[0], start) if math.isfinite(alpha) else None
+
+
+# The same on the pooled eigenvalues of windows, which `fitted_evals` provides: Hu et al. (ICML 2025) fit them so.
+ESTIMATORS.register("farms")(median)
 
 
 @ESTIMATORS.register("xmin_peak")
@@ -99,71 +123,9 @@ def xmin_peak(points: Array, below: int, options: SpectralOptions) -> Tail | Non
     """
     counts, edges = np.histogram(np.log10(points), bins=100)
     peak = 10 ** edges[np.argmax(counts)]
-    logs = _centered_logs(points)
+    logs = centered_logs(points)
     near = (points[:-1] >= math.log10(0.95 * peak)) & (points[:-1] <= 1.5 * peak)
-    return _least_distance(logs, np.where(near, _alphas(logs), math.inf))
-
-
-def _centered_logs(points: Array) -> Array:
-    """ln(x / xmax): sums from the largest down then start small, which keeps rounding errors small."""
-    logs = np.log(points)
-    return logs - logs[-1]
-
-
-def _alphas(logs: Array, bias: int = 0) -> Array:
-    """Maximum-likelihood alpha of the tail that starts at each point but the last: 1 + (n - bias) / sum ln(x_j / x_i).
-
-    Infinite where the tail consists of ties.
-    """
-    n = np.arange(len(logs), 1, -1.0)
-    spread = np.cumsum(logs[::-1])[:0:-1] - n * logs[:-1]
-    tied = spread <= NO_SPREAD
-    return np.where(tied, math.inf, 1 + (n - bias) / np.where(tied, 1.0, spread))
-
-
-def _distance(logs: Array, start: int, alpha: float) -> float:
-    """KS distance of one tail from the lower edge of the empirical steps: max |1 - (x_j/x_i)^(1-alpha) - (j-i)/n|."""
-    n = len(logs) - start
-    difference = np.exp((logs[start:] - logs[start]) * (1 - alpha))
-    difference += np.arange(n) / n
-    difference -= 1
-    return float(max(difference.max(), -difference.min()))
-
-
-def _least_distance(logs: Array, alphas: Array) -> Tail | None:
-    """The candidate of least D, the first of equals, among those with finite alpha."""
-    candidates = np.flatnonzero(np.isfinite(alphas))
-    exact: dict[int, float] = {}
-    best = math.inf
-    bounds = np.zeros(len(candidates))
-    for probes in PROBES:
-        if len(candidates) <= probes // 2:
-            break
-        bounds = _lower_bounds(logs, alphas, candidates, probes)
-        promising = int(candidates[np.argmin(bounds)])
-        exact[promising] = _distance(logs, promising, alphas[promising])
-        best = min(best, exact[promising])
-        keep = bounds <= best + ROUNDING
-        candidates, bounds = candidates[keep], bounds[keep]
-    for i, bound in sorted(zip(candidates.tolist(), bounds.tolist(), strict=True), key=lambda pair: pair[1]):
-        if bound <= best + ROUNDING and i not in exact:
-            exact[i] = _distance(logs, i, alphas[i])
-            best = min(best, exact[i])
-    if not exact:
-        return None
-    start = min(i for i, D in exact.items() if best == D)
-    return float(alphas[start]), best, start
-
-
-def _lower_bounds(logs: Array, alphas: Array, candidates: Array, probes: int) -> Array:
-    """For each candidate the largest distance at `probes` points spread evenly over its tail."""
-    start = candidates[:, None]
-    last = len(logs) - 1 - start
-    offset = np.rint(np.linspace(0, 1, probes + 1)[1:] * last).astype(np.intp)
-    difference = np.exp((logs[start + offset] - logs[start]) * (1 - alphas[start]))
-    difference += offset / (last + 1)
-    difference -= 1
-    return np.maximum(difference.max(axis=1), -difference.min(axis=1))
+    return least_distance(logs, np.where(near, tail_alphas(logs), math.inf))
 
 
 def _ks_small(points: Array) -> Tail | None:
@@ -171,11 +133,11 @@ def _ks_small(points: Array) -> Tail | None:
 
     (Its additional objective, D - 0.868/sqrt(n), is computed there and then overwritten by the least D.)
     """
-    logs = _centered_logs(points)
-    alphas = _alphas(logs, bias=1)
+    logs = centered_logs(points)
+    alphas = tail_alphas(logs, bias=1)
     long_enough = max(len(points) - SMALL_TAIL + 1, 0)
     alphas[max(long_enough, 1) :] = math.inf
-    return _least_distance(logs, alphas)
+    return least_distance(logs, alphas)
 
 
 def _fit_of(tail: Tail, points: Array) -> PowerLawFit:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raylab.spectral import backend, measure, measure_many, resolve
+from raylab.spectral import backend, measure, measure_many, resolve, torus
 from raylab.types import Layer, SpectralOptions
 
 pytestmark = pytest.mark.gpu
@@ -72,3 +72,10 @@ def test_float32_is_close(device):
     weights = stack(3, 300, 200)
     truth = backend.eigenvalues(weights, "float64", "cpu")
     np.testing.assert_allclose(backend.eigenvalues(weights, "float32", device), truth, atol=1e-5 * truth.max())
+
+
+def test_complex_matrices_agree_with_lapack(device):
+    weights = stack(20, 64, 48) + 1j * stack(20, 48, 64).transpose(0, 2, 1)
+    truth = torus.complex_eigenvalues(weights, "float64", "cpu")
+    evals = torus.complex_eigenvalues(weights, "float64", device)
+    np.testing.assert_allclose(evals, truth, rtol=0, atol=1e-12 * truth.max())

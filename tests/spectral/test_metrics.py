@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from raylab.spectral import METRICS, spectrum
-from raylab.spectral.metrics import erg, marchenko_pastur, norms, power_law, randomized, standard
+from raylab.spectral.metrics import (
+    alternatives,
+    erg,
+    marchenko_pastur,
+    norms,
+    power_law,
+    randomized,
+    standard,
+    uncertainty,
+)
 from raylab.types import Layer, SpectralOptions, Spectrum
 
 CPU = SpectralOptions(device="cpu")
@@ -116,7 +125,7 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("metric", [standard, marchenko_pastur, randomized])
+@pytest.mark.parametrize("metric", [standard, marchenko_pastur, randomized, uncertainty, alternatives])
 @pytest.mark.parametrize("name", ODD)
 def test_no_weights_make_a_metric_raise(metric, name):
     values = metric(of(ODD[name]))
@@ -139,4 +148,14 @@ def test_counts_that_do_not_exist_are_none():
 
 
 def test_what_ships():
-    assert set(METRICS) == {"standard", "power_law", "norms", "erg", "esd", "marchenko_pastur", "randomized"}
+    assert set(METRICS) == {
+        "standard",
+        "power_law",
+        "norms",
+        "erg",
+        "esd",
+        "marchenko_pastur",
+        "randomized",
+        "uncertainty",
+        "alternatives",
+    }

@@ -1,0 +1,35 @@
+"""`raylab COMMAND`, or `python -m raylab COMMAND`: one word before each of the commands.
+
+raylab analyze MODEL        the spectral metrics of one model on the terminal
+raylab run KEY=VALUE ...    an experiment, with a results folder and a report (`run` may be left out)
+raylab query RESULTS SQL    rows of a results folder
+raylab report RESULTS       its report anew
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "analyze": "raylab.terminal",
+    "run": "raylab.run",
+    "query": "raylab.results.query",
+    "report": "raylab.report.__main__",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = arguments[0] if arguments else "run"
+    if command in COMMANDS:
+        del arguments[:1]
+    else:
+        command = "run"
+    return importlib.import_module(COMMANDS[command]).main(arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

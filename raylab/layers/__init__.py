@@ -1,0 +1,40 @@
+"""Which tensors of a model are layers, and which matrices a layer stands for.
+
+Every tensor of two or more dimensions is either a layer that is measured, or listed as skipped with the reason,
+because a silent gap in a table of layers is worse than a visible one. Nothing here imports torch: a module is
+recognised by its methods, a layer by the name of its class or, in a mapping, by its own name and shape.
+"""
+
+from raylab.layers.find import Skipped, find_layers, measurable, select, split_by_size, weights, why_too_large_or_small
+from raylab.layers.kinds import is_convolution
+from raylab.layers.matrices import (
+    CONV_TREATMENTS,
+    GROUP_TREATMENTS,
+    as_matrices,
+    check_treatments,
+    half_spectrum,
+    has_matrices,
+    kernel_slices,
+    matrices_shape,
+    to_numpy,
+)
+
+__all__ = [
+    "CONV_TREATMENTS",
+    "GROUP_TREATMENTS",
+    "Skipped",
+    "as_matrices",
+    "check_treatments",
+    "find_layers",
+    "half_spectrum",
+    "has_matrices",
+    "is_convolution",
+    "kernel_slices",
+    "matrices_shape",
+    "measurable",
+    "select",
+    "split_by_size",
+    "to_numpy",
+    "weights",
+    "why_too_large_or_small",
+]

@@ -1,0 +1,134 @@
+"""Models that timm, torchvision and transformers build. Each library is imported when a model of it is asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from raylab.errors import UserError
+from raylab.models.sources.naming import did_you_mean, first_line
+from raylab.models.sources.source import Source, of_model
+
+SEED = 0  # of random weights
+
+
+def open_timm(name: str, pretrained: bool, download: bool) -> Source:
+    """timm/NAME, as timm.create_model builds it. Raises UserError for an unknown name, and for weights not at hand."""
+    timm: Any = importlib.import_module("timm")
+    known = timm.list_pretrained() if "." in name else timm.list_models()
+    if name not in known:
+        raise UserError(f"timm has no model '{name}'.{did_you_mean(name, known)} See timm.list_models().")
+    if not pretrained:
+        return _built(name, f"timm/{name}", lambda: timm.create_model(name), pretrained=False)
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise UserError(f"timm has no trained weights of '{name}': give model.pretrained=false, or a local file.")
+    file = _timm_file(config)
+    if file is None and not download:
+        raise UserError(not_at_hand(f"timm/{name}"))
+    overlay = None if file is None else {"file": str(file)}
+    label = name if "." in name or not config.tag else f"{name}.{config.tag}"
+    make = lambda: timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)  # noqa: E731
+    return _built(label, f"timm/{label}", make, pretrained=True)
+
+
+def open_torchvision(name: str, pretrained: bool, download: bool) -> Source:
+    """torchvision/NAME with its default weights. Raises UserError for an unknown name, and for weights not at hand."""
+    models: Any = importlib.import_module("torchvision.models")
+    known = models.list_models()
+    if name not in known:
+        hint = did_you_mean(name, known)
+        raise UserError(f"torchvision has no model '{name}'.{hint} See torchvision.models.list_models().")
+    weights = models.get_model_weights(name).DEFAULT if pretrained else None
+    if weights is not None and not download and not _torch_hub_file(weights.url):
+        raise UserError(not_at_hand(f"torchvision/{name}"))
+    # A detector would fetch the trained weights of its backbone even where it is asked for random ones.
+    takes_backbone = "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters
+    more = {"weights_backbone": None} if takes_backbone else {}
+    make = lambda: models.get_model(name, weights=weights, **more)  # noqa: E731
+    return _built(name, f"torchvision/{name}", make, pretrained=pretrained)
+
+
+def open_transformers(model_type: str, pretrained: bool) -> Source:
+    """transformers/MODEL_TYPE: that type's default configuration with random weights."""
+    transformers: Any = importlib.import_module("transformers")
+    known = list(transformers.CONFIG_MAPPING.keys())
+    if model_type not in known:
+        raise UserError(f"transformers has no model type '{model_type}'.{did_you_mean(model_type, known)}")
+    if pretrained:
+        hint = "give model.pretrained=false, or a Hugging Face hub id or a folder"
+        raise UserError(f"transformers/{model_type} is a configuration without trained weights: {hint}.")
+    return _from_config(model_type, f"transformers/{model_type}", lambda auto: auto.for_model(model_type))
+
+
+def from_config_file(name: str, folder: Path) -> Source:
+    """The model that a folder's config.json describes, with random weights. Code beside it is never run."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} has no config.json to build random weights from: leave out model.pretrained=false.")
+    options = {"local_files_only": True, "trust_remote_code": False}
+    return _from_config(name, str(folder / "config.json"), lambda auto: auto.from_pretrained(folder, **options))
+
+
+def not_at_hand(what: str) -> str:
+    """The line for weights that are not in the local cache."""
+    return f"{what} is not in the local cache: give model.download=true, or a local file or folder instead."
+
+
+def _from_config(name: str, origin: str, configure: Callable[[Any], Any]) -> Source:
+    transformers: Any = importlib.import_module("transformers")
+
+    def make() -> Any:
+        try:
+            config = configure(transformers.AutoConfig)
+            return transformers.AutoModel.from_config(config, trust_remote_code=False)
+        except (ValueError, KeyError, OSError, ImportError) as error:
+            raise UserError(f"transformers cannot build a model from {origin}: {first_line(error)}") from error
+
+    return _built(name, origin, make, pretrained=False)
+
+
+def _built(name: str, origin: str, make: Callable[[], Any], *, pretrained: bool) -> Source:
+    with _private_randomness(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # advice of the libraries to those who train
+        try:
+            model = make().eval()
+        except (OSError, RuntimeError) as error:  # a download that fails, a file of other weights, a full disk
+            raise UserError(
+                f"Cannot open {origin} ({first_line(error)}): give a local file or folder instead."
+            ) from error
+    return of_model(name, model, origin if pretrained else f"{origin}, random weights")
+
+
+@contextlib.contextmanager
+def _private_randomness() -> Iterator[None]:
+    """torch's generator of the CPU, from a seed, and put back as it was; generators of GPUs are not touched."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(SEED)
+        yield
+
+
+def _timm_file(config: Any) -> Path | None:
+    """The weights of a timm model in the local cache, where timm would look for them."""
+    from huggingface_hub import try_to_load_from_cache
+
+    names = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
+    if config.hf_hub_id:
+        for name in (config.hf_hub_filename,) if config.hf_hub_filename else names:
+            found = try_to_load_from_cache(config.hf_hub_id, name)
+            if isinstance(found, str):
+                return Path(found)
+    return _torch_hub_file(config.url) if config.url else None
+
+
+def _torch_hub_file(url: str) -> Path | None:
+    import torch
+
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    return path if path.is_file() else None

@@ -1,0 +1,202 @@
+"""`raylab analyze MODEL`: the spectral metrics of a model on the terminal, or in a file, in the time it takes to solve.
+
+Neither Hydra nor Ray nor a results folder: for those, and for a report, `python -m raylab.run model=MODEL`. Of a
+safetensors file nothing that imports torch is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from raylab.analyzer import LEADING, rows_of
+from raylab.errors import UserError
+from raylab.layers import matrices_shape, measurable
+from raylab.models.sources import open_model
+from raylab.types import SpectralOptions, Value
+
+FORMATS = ("table", "csv", "json", "parquet")
+LITTLE_WORK = 3e10  # multiplications in all: below, numba and scipy take longer to import than they save
+# Column -> its heading and how its values are written; of those that the metrics give, in this order.
+SHOWN = {
+    "layer": ("layer", "s"),
+    "kind": ("kind", "s"),
+    "N": ("N", "d"),
+    "M": ("M", "d"),
+    "alpha": ("alpha", ".3f"),
+    "sigma": ("+-", ".3f"),
+    "alpha_lo": ("alpha_lo", ".2f"),
+    "alpha_hi": ("alpha_hi", ".2f"),
+    "D": ("D", ".3f"),
+    "gof_p": ("gof_p", ".3f"),
+    "best_law": ("best_law", "s"),
+    "num_tail": ("tail", "d"),
+    "log_norm": ("log_norm", ".3f"),
+    "log_spectral_norm": ("log_lmax", ".3f"),
+    "stable_rank": ("stable_rank", ".2f"),
+    "mp_softrank": ("mp_softrank", ".3f"),
+    "num_spikes": ("spikes", "d"),
+    "num_traps": ("traps", "d"),
+    "reason": ("", "s"),
+}
+AVERAGED = ("alpha", "alpha_hat", "log_alpha_norm", "log_norm", "log_spectral_norm", "stable_rank")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code: 0, 1 if a layer could not be fitted, 2 for bad input."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return _run(arguments)
+    except UserError as error:
+        print(f"raylab: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="raylab analyze", description=__doc__, allow_abbrev=False)
+    parser.add_argument("model", help="a file, a folder, timm/NAME, torchvision/NAME, a Hugging Face hub id")
+    parser.add_argument("--adapter", help="a LoRA adapter to merge into it")
+    parser.add_argument("--random", action="store_true", help="random weights of that architecture")
+    parser.add_argument("--download", action="store_true", help="fetch what is not in the local cache")
+    parser.add_argument("--metrics", default="standard,marchenko_pastur", help="names, or module:function of your own")
+    parser.add_argument("--layers", default="*", help="shell-style patterns of layer names")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="of raylab.types.SpectralOptions"
+    )
+    parser.add_argument("--threads", type=int, help="default: one a core")
+    parser.add_argument("--format", choices=FORMATS, default="table")
+    parser.add_argument("--output", type=Path, help="a file, instead of the terminal")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    options = options_of(arguments.option)
+    source = open_model(
+        arguments.model, adapter=arguments.adapter, pretrained=not arguments.random, download=arguments.download
+    )
+    patterns = arguments.layers.split(",")
+    layers, _ = measurable(source.model, options, patterns)
+    sizes = [matrices_shape(layer, options.conv, options.groups) for layer in layers]
+    if options.device == "auto" and sum(count * N * M**2 for count, N, M in sizes) < LITTLE_WORK:
+        options.device = "numpy"
+    rows, types = rows_of(source.model, arguments.metrics.split(","), options, patterns, arguments.threads)
+    _write(rows, types, arguments, source.origin)
+    return 1 if any(row["status"] == "failed" for row in rows) else 0
+
+
+def options_of(pairs: Iterable[str]) -> SpectralOptions:
+    """Options from "key=value". Raises UserError for a key that does not exist or a value of another type."""
+    from raylab.registry import suggest
+
+    options = SpectralOptions()
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not (equals and hasattr(options, key)):
+            raise UserError(f"Unknown option '{pair}': write KEY=VALUE.{suggest(key, vars(options))}")
+        try:
+            setattr(options, key, _value(text, getattr(options, key)))
+        except ValueError:
+            raise UserError(f"{key}={text}: a {type(getattr(options, key)).__name__} is needed.") from None
+    return options
+
+
+def _value(text: str, before: Any) -> Any:
+    if text.lower() in ("none", "null"):
+        return None
+    if isinstance(before, bool):
+        if text.lower() not in ("true", "false"):
+            raise ValueError
+        return text.lower() == "true"
+    return type(before)(text) if before is not None else int(text)
+
+
+def _write(rows: list[dict[str, Value]], types: dict[str, type], arguments: argparse.Namespace, origin: str) -> None:
+    if arguments.format == "parquet":
+        _write_parquet(rows, types, arguments)
+        return
+    if arguments.format == "table":
+        text = table_text(rows, origin)
+    else:
+        text = _json(rows) if arguments.format == "json" else _csv(rows, types)
+    if not arguments.output:
+        print(text)
+        return
+    try:
+        arguments.output.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"Cannot write {arguments.output}: {error.strerror}. Choose another --output.") from error
+
+
+def _write_parquet(rows: list[dict[str, Value]], types: dict[str, type], arguments: argparse.Namespace) -> None:
+    import pyarrow.parquet as pq
+
+    from raylab.analyzer import table_of
+
+    if not arguments.output:
+        raise UserError("--format parquet needs --output FILE.")
+    try:
+        pq.write_table(table_of(rows, types), arguments.output)
+    except OSError as error:
+        raise UserError(f"Cannot write {arguments.output}: {error}. Choose another --output.") from error
+
+
+def table_text(rows: Sequence[dict[str, Value]], origin: str) -> str:
+    """A row a layer in columns, and the means over the layers with a fit."""
+    shown = {key: form for key, form in SHOWN.items() if any(row.get(key) is not None for row in rows)}
+    cells = [[heading for heading, _ in shown.values()]]
+    cells += [[_cell(row.get(key), form) for key, (_, form) in shown.items()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    left = [form == "s" for _, form in shown.values()]
+    lines = [
+        "  ".join(cell.ljust(w) if flush else cell.rjust(w) for cell, w, flush in zip(line, widths, left, strict=True))
+        for line in cells
+    ]
+    lines.insert(1, "-" * max(map(len, lines)))
+    return "\n".join([origin, "", *(line.rstrip() for line in lines), "", *_means(rows)])
+
+
+def _means(rows: Sequence[dict[str, Value]]) -> list[str]:
+    fitted = [row for row in rows if row["status"] == "ok"]
+    counts = {status: sum(row["status"] == status for row in rows) for status in ("ok", "failed", "skipped")}
+    said = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
+    columns = [key for key in AVERAGED if fitted and all(isinstance(row.get(key), float) for row in fitted)]
+    means = [f"{key} {math.fsum(float(row[key]) for row in fitted) / len(fitted):.3f}" for key in columns]  # type: ignore[arg-type]
+    return [f"{len(rows)} layers: {said}", *([f"mean of the ok: {', '.join(means)}"] if means else [])]
+
+
+def _cell(value: Value, form: str) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return format(value, form)
+
+
+def _csv(rows: Sequence[dict[str, Value]], types: dict[str, type]) -> str:
+    file = io.StringIO()
+    names = [*(name for name in LEADING if name not in types), "reason", *(n for n in types if types[n] is not list)]
+    writer = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue().rstrip("\n")
+
+
+def _json(rows: Sequence[dict[str, Value]]) -> str:
+    import json
+
+    def plain(value: Value) -> Any:
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        return value if value is None or isinstance(value, (int, str)) else value.tolist()
+
+    return json.dumps([{key: plain(value) for key, value in row.items()} for row in rows], indent=1)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
