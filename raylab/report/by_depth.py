@@ -177,7 +177,7 @@ def metrics_by_depth(models: Sequence[Layers], metrics: Sequence[str] = METRICS)
 
 
 def _roles(layers: Layers) -> list[Key]:
-    return [Key(role, *look) for role, look in ROLES.items() if role in layers.roles]
+    return [Key(role, *look) for role, look in ROLES.items() if role in layers.roles[layers.ok]]
 
 
 def label(metric: str) -> str:
