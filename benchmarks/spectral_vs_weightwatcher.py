@@ -75,7 +75,10 @@ def build(name: str) -> torch.nn.Module:
         return transformers.GPT2LMHeadModel(transformers.GPT2Config(**large)).eval()
     import torchvision
 
-    return torchvision.models.get_model(name, weights=None)
+    model = torchvision.models.get_model(name, weights=None)
+    if hasattr(model, "heads"):
+        torch.nn.init.normal_(model.heads.head.weight, std=0.02)  # a vision transformer's is zero: there is no fit
+    return model
 
 
 def ours(model: Any, layers: Sequence[str], metrics: Sequence[str], dtype: str, cores: int) -> Callable[[], Any]:

@@ -85,9 +85,10 @@ def _run(arguments: argparse.Namespace) -> int:
     patterns = arguments.layers.split(",")
     layers, _ = measurable(source.model, options, patterns)
     sizes = [matrices_shape(layer, options.conv, options.groups) for layer in layers]
+    threads = arguments.threads
     if options.device == "auto" and sum(count * N * M**2 for count, N, M in sizes) < LITTLE_WORK:
-        options.device = "numpy"
-    rows, types = rows_of(source.model, arguments.metrics.split(","), options, patterns, arguments.threads)
+        options.device, threads = "numpy", threads or 1
+    rows, types = rows_of(source.model, arguments.metrics.split(","), options, patterns, threads)
     _write(rows, types, arguments, source.origin)
     return 1 if any(row["status"] == "failed" for row in rows) else 0
 
