@@ -69,8 +69,9 @@ def test_the_package_says_that_it_is_typed():
     assert (ROOT / "raylab" / "py.typed").exists()
 
 
-def test_an_analysis_of_a_folder_without_results_is_one_line_and_exit_code_2(tmp_path):
-    command = [sys.executable, str(ROOT / "analysis" / "fcn_mnist.py"), str(tmp_path / "nowhere")]
+@pytest.mark.parametrize("script", ["fcn_mnist", "resnet_spectra"])
+def test_an_analysis_of_a_folder_without_results_is_one_line_and_exit_code_2(script, tmp_path):
+    command = [sys.executable, str(ROOT / "analysis" / f"{script}.py"), str(tmp_path / "nowhere")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("fcn_mnist: There is no folder") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"{script}: There is no folder") and done.stderr.count("\n") == 1
