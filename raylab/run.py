@@ -20,15 +20,14 @@ import pyarrow as pa
 from rich.console import Console
 
 from raylab import config as configuration
-from raylab import experiments
+from raylab import experiments, spectral
 from raylab.cluster import inline, preflight, provenance
 from raylab.config import ClusterConfig, Config
 from raylab.errors import UserError
 from raylab.report import progress, tables
 from raylab.results import load, schema, sink, statuses
 from raylab.results.text import TextTable
-from raylab.spectral.parallel import cores
-from raylab.types import Experiment, Trial, TrialResult
+from raylab.types import Experiment, SpectralOptions, Trial, TrialResult
 
 EXIT_OK, EXIT_FAILED_ROWS, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 CONFIG_DIR = "--config-dir"
@@ -77,7 +76,7 @@ def run(config: Config, settings: dict[str, Any], command: str) -> int:
         pending = [trial for trial in trials if trial.id not in done]
         with progress.Progress(cast(progress.Kind, config.progress)) as display:
             display.start(len(trials), done=len(trials) - len(pending))
-            first_error = _collect(_stream(config.cluster, experiment, pending), rows, display)
+            first_error = _collect(_stream(config.cluster, config.spectral, experiment, pending), rows, display)
         assert rows.status.keys() >= {trial.id for trial in trials}, "a trial came back neither ok nor failed"
     return _farewell(console, folder, first_error)
 
@@ -212,14 +211,16 @@ def _terminate_as_interrupt() -> Iterator[None]:
             signal.signal(kind, handler)
 
 
-def _stream(cluster: ClusterConfig, experiment: Experiment, pending: Sequence[Trial]) -> Iterator[list[TrialResult]]:
+def _stream(
+    cluster: ClusterConfig, options: SpectralOptions, experiment: Experiment, pending: Sequence[Trial]
+) -> Iterator[list[TrialResult]]:
     if not pending:
         return
     if cluster.backend == "inline":
         yield from inline.stream(experiment, pending)
         return
     if cluster.backend == "threads":
-        yield from inline.stream_in_threads(experiment, pending, cluster.workers or cores())
+        yield from inline.stream_in_threads(experiment, pending, cluster.workers or spectral.threads_of(options))
         return
     with preflight.ray_session(cluster.address, cluster.workers, cluster.object_store_gb):
         from raylab.cluster.scheduler import Scheduler

@@ -13,6 +13,7 @@ from raylab.spectral.measure import (
     measure_many,
     measure_spectrum,
     resolve,
+    threads_of,
     version,
 )
 from raylab.spectral.metrics import METRICS
@@ -32,5 +33,6 @@ __all__ = [
     "slice_spectra",
     "spectra",
     "spectrum",
+    "threads_of",
     "version",
 ]

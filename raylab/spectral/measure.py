@@ -97,7 +97,7 @@ def measure_many(
     """`measure` for many layers: on a GPU those of one shape are solved together, on a CPU layers side by side.
 
     Weights that are read when they are asked for (`numpy.asarray`) are read a batch at a time, and let go of again.
-    threads: of the CPU, None for all of its cores. The values do not depend on it.
+    threads: None for all cores of the CPU, or one beside a GPU. The values do not depend on it.
     """
     options = options or SpectralOptions()
     seeds = seeds if seeds is not None else [0] * len(items)
@@ -106,13 +106,18 @@ def measure_many(
         chosen = spectra([items[i] for i in batch], options, [seeds[i] for i in batch])
         return [measure_spectrum(spectrum, metrics) for spectrum in chosen]
 
-    threads = 1 if resolve_device(options.device) in GPUS else threads or cores()
+    threads = threads or threads_of(options)
     work_list = batches([layer for _, layer in items], options, threads)
     measured = in_threads(work, work_list, threads)
     values = {
         i: row for batch, rows in zip(work_list, measured, strict=True) for i, row in zip(batch, rows, strict=True)
     }
     return [values[i] for i in range(len(items))]
+
+
+def threads_of(options: SpectralOptions) -> int:
+    """How many layers, or batches of them, are best worked side by side: one a core, and one on a GPU."""
+    return 1 if resolve_device(options.device) in GPUS else cores()
 
 
 def batches(layers: Sequence[Layer], options: SpectralOptions, threads: int = 1) -> list[list[int]]:
