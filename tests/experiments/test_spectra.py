@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import raylab
+import raylab.models.sources
 from raylab import config, experiments
 from raylab.cluster import inline
 from raylab.errors import UserError
@@ -78,6 +79,27 @@ def test_threads_and_other_groups_change_no_bit(two_files):
         [outcome] = experiment.run((trial,))
         one_by_one[trial.model, trial.layer] = outcome.result
     same(expected, one_by_one)
+
+
+def test_threads_open_a_model_once_and_measure_the_weights_of_its_digest(monkeypatch):
+    """Random weights, from torch's generator, which is one for all threads."""
+    from raylab.models.sources import libraries
+
+    opened = []
+    real = libraries.open_timm
+    monkeypatch.setattr(libraries, "open_timm", lambda *given: opened.append(given) or real(*given))
+    experiment = built("model=timm/test_vit", "model.pretrained=false", "metrics=[norms]")
+    assert len(experiment.groups(experiment.trials())) > 3
+    found = results(experiment, lambda e, t: inline.stream_in_threads(e, t, 4))
+    assert len(opened) == 2  # for the digest, and to be measured
+    same(found, results(experiment))
+    made = raylab.models.sources.open_model("timm/test_vit", pretrained=False).model
+    weights = {name.removesuffix(".weight"): tensor for name, tensor in made.named_parameters()}
+    for (_, layer), result in found.items():
+        if result.status == "ok":
+            expected = float(weights[layer].detach().double().norm())
+            factor = math.sqrt(0.5) if result.values["kind"] == "conv2d" else 1.0
+            assert result.values["frobenius_norm"] == pytest.approx(factor * expected)
 
 
 def test_layers_of_one_short_side_go_together_the_most_expensive_first(two_files):
