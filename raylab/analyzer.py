@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from raylab.layers import Skipped, has_matrices, matrices_shape, measurable, weights
 from raylab.models.sources import open_model
 from raylab.spectral import columns, measure_many, measure_spectrum, resolve, slice_spectra
+from raylab.spectral.parallel import in_threads
 from raylab.types import Layer, Metric, SpectralOptions, Value
 
 if TYPE_CHECKING:
@@ -67,10 +68,15 @@ def _measure(
     if options.conv != "slices":
         items = [(tensors[layer.name], layer) for layer in layers]
         return list(zip(layers, measure_many(items, metrics, options, threads=threads), strict=True))
+
+    def work(layer: Layer) -> list[dict[str, Value]]:
+        return [measure_spectrum(one, metrics) for one in slice_spectra(tensors[layer.name], layer, options)]
+
+    measured = in_threads(work, layers, 1)
     return [
-        (layer, {**measure_spectrum(one, metrics), "slice": index})
-        for layer in layers
-        for index, one in enumerate(slice_spectra(tensors[layer.name], layer, options))
+        (layer, {**values, "slice": index})
+        for layer, rows in zip(layers, measured, strict=True)
+        for index, values in enumerate(rows)
     ]
 
 

@@ -82,6 +82,14 @@ def resolve_device(device: str) -> str:
     return backend
 
 
+def load(device: str, largest: int) -> None:
+    """Load the libraries that a device needs for matrices of at most so many columns, before they are limited."""
+    if resolve_device(device) == "cpu":
+        lapack.load()
+        if largest >= _mkl_from():
+            importlib.import_module("torch")
+
+
 def _solver(device: str) -> Solver:
     solvers = {"cpu": _cpu, "numpy": _numpy, "torch-cuda": _by_shape(_torch_cuda), "cupy": _by_shape(_cupy)}
     return solvers[resolve_device(device)]

@@ -64,6 +64,12 @@ def eigenvalues(matrices: Sequence[Array], dtype: str = "float64") -> list[Array
     return found
 
 
+def load() -> None:
+    """Load the libraries behind `eigenvalues`, which it does itself where that has not been done."""
+    _routine("blas", "syrk", "float64")
+    _routine("lapack", "sytrd", "float64")
+
+
 def sterf(diagonal: Array, off_diagonal: Array) -> Array:
     """Ascending eigenvalues of a symmetric tridiagonal matrix, which is destroyed: LAPACK's QL iteration."""
     n, failed = ctypes.c_int(len(diagonal)), ctypes.c_int()
