@@ -68,17 +68,26 @@ def test_the_two_stage_reduction(monkeypatch, dtype):
     monkeypatch.setattr(lapack, "TWO_STAGE_FROM", 50)
     matrix = matrices(1, 300, 200)[0]
     found = lapack.eigenvalues([matrix], dtype)[0]
+    assert found.dtype == np.float64
     np.testing.assert_allclose(found, truth(matrix), rtol=0, atol=(1e-13 if dtype == "float64" else 1e-4) * found[-1])
 
 
-def test_without_numba_and_where_its_iteration_does_not_end(monkeypatch):
+def test_without_numba(monkeypatch):
     made = matrices(4, 60, 40)
     expected = [truth(matrix) for matrix in made]
-    monkeypatch.setattr(compiled, "MOST_SWEEPS", 0)
-    monkeypatch.setattr(compiled, "eigenvalues", lambda *_: None)
-    np.testing.assert_allclose(lapack.eigenvalues(made), expected, rtol=1e-9)
     monkeypatch.setattr(lapack, "_compiled", lambda: None)
     np.testing.assert_allclose(lapack.eigenvalues(made), expected, rtol=1e-9)
+
+
+def test_a_matrix_that_falls_apart_changes_no_bit_of_its_neighbours():
+    """Blocks of equal weights: its lane does not end, because the iteration does not split it as LAPACK does."""
+    apart = np.kron(np.eye(8), np.ones((6, 6)))
+    assert np.isnan(compiled.eigenvalues(*(part[None] for part in lapack.tridiagonal(lapack.gram(apart))))).all()
+    beside = matrices(9, 48, 48)
+    found, *others = lapack.eigenvalues([apart, *beside])
+    np.testing.assert_allclose(found, truth(apart), rtol=0, atol=1e-13 * truth(apart)[-1])
+    for matrix, evals in zip(beside, others, strict=True):
+        np.testing.assert_array_equal(evals, lapack.eigenvalues([matrix])[0])
 
 
 def test_threads_that_begin_together():
