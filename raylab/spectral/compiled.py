@@ -8,6 +8,7 @@ converged is left alone, so that the eigenvalues of a matrix do not depend on th
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numba
 import numpy as np
@@ -43,11 +44,19 @@ def _solved(diagonals: Array, squares: Array) -> Array:
     width = LANES if count > 1 else 1
     d, off = np.ones((n, width)), np.zeros((n, width))
     d[:, :count], off[: n - 1, :count] = diagonals.T, squares.T
-    if (_eight if width == LANES else _one)(d, off):
+    if _call(_eight if width == LANES else _one, d, off):
         return np.sort(d.T[:count], axis=1)
     if count == 1:
         return np.full((1, n), np.nan)
     return np.concatenate([_solved(diagonals[i : i + 1], squares[i : i + 1]) for i in range(count)])
+
+
+def _call(solve: Callable[[Array, Array], bool], d: Array, squares: Array) -> bool:
+    """The first call compiles, and fails where the cache's disk is full; by then the code is there all the same."""
+    try:
+        return solve(d, squares)
+    except OSError:
+        return solve(d, squares)
 
 
 def _lanes(lanes: int):

@@ -1,5 +1,6 @@
 """Eigenvalues by address against numpy's, and the lanes of the compiled iteration against each other."""
 
+import os
 import subprocess
 import sys
 
@@ -88,6 +89,21 @@ def test_a_matrix_that_falls_apart_changes_no_bit_of_its_neighbours():
     np.testing.assert_allclose(found, truth(apart), rtol=0, atol=1e-13 * truth(apart)[-1])
     for matrix, evals in zip(beside, others, strict=True):
         np.testing.assert_array_equal(evals, lapack.eigenvalues([matrix])[0])
+
+
+def test_a_cache_that_cannot_be_written(tmp_path):
+    """As on a full disk: numba compiles, and then cannot keep what it compiled."""
+    code = """
+import numpy
+from numba.core import caching
+from raylab.spectral import compiled, lapack
+def full(*_): raise OSError(28, "No space left on device")
+caching.IndexDataCacheFile._save_data = full
+print(lapack.eigenvalues([numpy.eye(5)] * 2)[1][0], lapack.eigenvalues([numpy.eye(5)])[0][0])
+"""
+    cache = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], check=True, env=cache, capture_output=True, text=True)
+    assert done.stdout == "1.0 1.0\n"
 
 
 def test_threads_that_begin_together():
