@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from raylab.errors import UserError
 from raylab.layers import Skipped, has_matrices, matrices_shape, measurable, weights
 from raylab.models.sources import open_model
 from raylab.spectral import columns, measure_many, measure_spectrum, resolve, slice_spectra
@@ -50,6 +51,8 @@ def rows_of(
     threads: int | None = None,
 ) -> tuple[list[dict[str, Value]], dict[str, type]]:
     """What `analyze` makes a table of: its rows, and the types of the columns that the metrics give."""
+    if threads is not None and threads < 1:
+        raise UserError(f"threads={threads} must be at least 1: leave it out for one a core.")
     if isinstance(model, (str, os.PathLike)):
         model = open_model(model).model
     functions = [resolve([metric])[0] if isinstance(metric, str) else metric for metric in metrics]

@@ -152,13 +152,14 @@ def _with_source(overrides: Sequence[str]) -> list[str]:
     spelt: list[str] = []
     for override in overrides:
         key, _, value = override.partition("=")
-        places = [place.strip(" '\"") for place in value.strip("[]").split(",")]
+        listed = value.startswith("[") and value.endswith("]")
+        places = [place.strip(" '\"") for place in (value[1:-1].split(",") if listed else [value])]
         if key != "model" or not any(_is_place(place) for place in places):
             spelt.append(override)
             continue
         quoted = [_quoted(place) for place in places]
-        label = "+".join(FILE_SUFFIX.sub("", Path(place).name) for place in places)[:LONGEST_LABEL]
-        source = f"[{','.join(quoted)}]" if value.startswith("[") else quoted[0]
+        label = "+".join(_label(place) for place in places)[:LONGEST_LABEL]
+        source = f"[{','.join(quoted)}]" if listed else quoted[0]
         spelt += ["model=source", f"model.source={source}", f"model.name={_quoted(label)}"]
         if not any(other.startswith("experiment=") for other in overrides):
             spelt.append("experiment=spectra")
@@ -169,6 +170,12 @@ def _is_place(value: str) -> bool:
     return (
         value[:1] != "{" and value not in groups()["model"] and ("/" in value or "." in value or Path(value).exists())
     )
+
+
+def _label(place: str) -> str:
+    """The last part of a place without the ending of a file; of "." and "..", the name of the folder that it is."""
+    name = Path(place).name
+    return FILE_SUFFIX.sub("", name if name.strip(".") else Path(place).resolve().name)
 
 
 def _quoted(text: str) -> str:

@@ -191,3 +191,17 @@ def test_bad_input_is_one_clear_line(two_files, overrides, message):
     with pytest.raises(UserError, match=message) as caught:
         built(*(text.format(*two_files) for text in overrides))
     assert "\n" not in str(caught.value)
+
+
+def test_places_on_the_command_line(two_files, tmp_path, monkeypatch):
+    """A folder that is named by dots or in brackets is the folder, and the results are not those of another."""
+    odd = tmp_path / "run[1]"
+    odd.mkdir()
+    (odd / "model.safetensors").write_bytes(two_files[0].read_bytes())
+    monkeypatch.chdir(odd)
+    for place in (".", "./", "../run[1]", str(odd)):
+        made, _ = config.compose([f"model={place}"])
+        assert made.model["source"] == place
+        assert made.results == "results/spectra/run[1]"
+    made, _ = config.compose([f"model=[{odd},{two_files[0]}]"])
+    assert made.model["source"] == [str(odd), str(two_files[0])] and made.results == "results/spectra/run[1]+first"
