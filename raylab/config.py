@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from raylab.errors import UserError
+from raylab.models.sources import label
 from raylab.registry import suggest
 from raylab.types import ORIGINAL, Recipe, SpectralOptions, digest
 
@@ -59,7 +60,6 @@ class Config:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
-FILE_SUFFIX = re.compile(r"\.(safetensors|pt|pth|th|bin|ckpt)$")
 LONGEST_LABEL = 80  # characters of a results folder named after its models
 
 # How much is run: two commands that differ here add to one results folder.
@@ -158,9 +158,9 @@ def _with_source(overrides: Sequence[str]) -> list[str]:
             spelt.append(override)
             continue
         quoted = [_quoted(place) for place in places]
-        label = "+".join(_label(place) for place in places)[:LONGEST_LABEL]
+        together = "+".join(label(Path(place)) for place in places)[:LONGEST_LABEL]
         source = f"[{','.join(quoted)}]" if listed else quoted[0]
-        spelt += ["model=source", f"model.source={source}", f"model.name={_quoted(label)}"]
+        spelt += ["model=source", f"model.source={source}", f"model.name={_quoted(together)}"]
         if not any(other.startswith("experiment=") for other in overrides):
             spelt.append("experiment=spectra")
     return spelt
@@ -170,12 +170,6 @@ def _is_place(value: str) -> bool:
     return (
         value[:1] != "{" and value not in groups()["model"] and ("/" in value or "." in value or Path(value).exists())
     )
-
-
-def _label(place: str) -> str:
-    """The last part of a place without the ending of a file; of "." and "..", the name of the folder that it is."""
-    name = Path(place).name
-    return FILE_SUFFIX.sub("", name if name.strip(".") else Path(place).resolve().name)
 
 
 def _quoted(text: str) -> str:

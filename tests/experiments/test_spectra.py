@@ -193,6 +193,19 @@ def test_bad_input_is_one_clear_line(two_files, overrides, message):
     assert "\n" not in str(caught.value)
 
 
+def test_files_of_one_name_keep_their_names_whatever_they_are_measured_with(two_files, tmp_path):
+    """Else the same command with one model more would measure what is there already, under another name."""
+    paths = []
+    for folder, file in zip("ab", two_files, strict=True):
+        paths.append(tmp_path / folder / "model.safetensors")
+        paths[-1].parent.mkdir()
+        paths[-1].write_bytes(file.read_bytes())
+    alone = {trial.id for trial in built(f"model={paths[1]}").trials()}
+    trials = built(f"model=[{paths[0]},{paths[1]}]").trials()
+    assert {trial.model for trial in trials} == {"a", "b"} and alone < {trial.id for trial in trials}
+    assert config.compose([f"model={paths[1]}"])[0].results == "results/spectra/b"
+
+
 def test_places_on_the_command_line(two_files, tmp_path, monkeypatch):
     """A folder that is named by dots or in brackets is the folder, and the results are not those of another."""
     odd = tmp_path / "run[1]"
@@ -203,5 +216,7 @@ def test_places_on_the_command_line(two_files, tmp_path, monkeypatch):
         made, _ = config.compose([f"model={place}"])
         assert made.model["source"] == place
         assert made.results == "results/spectra/run[1]"
+    made, _ = config.compose(["model=timm/resnet34.tv_in1k"])
+    assert made.results == "results/spectra/resnet34.tv_in1k"
     made, _ = config.compose([f"model=[{odd},{two_files[0]}]"])
     assert made.model["source"] == [str(odd), str(two_files[0])] and made.results == "results/spectra/run[1]+first"
