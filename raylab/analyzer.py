@@ -35,7 +35,8 @@ def analyze(
     permuted entries (num_traps, rand_...). layers: shell-style patterns of layer names.
     threads: layers measured side by side on a CPU, None for one a core; the values do not depend on it.
     Columns: `layer, kind, N, M, matrices` (how many N x M matrices a row pools), then `alpha, D, xmin, sigma, num_tail`
-    if a metric gives them, `status` ("ok"; "failed", no power law fitted; "skipped"), `reason`, then all others;
+    if a metric gives them, `status` ("ok"; "failed", no power law fitted; "skipped"), `reason`, `dtype` (float64, or
+    float32 where that was asked for), then all others;
     conv="slices" adds `slice`, a row each.
     Raises UserError for bad input: an unknown metric or option, a pattern that matches nothing, a model without layers.
     """
@@ -94,7 +95,7 @@ def _skipped_row(item: Skipped, options: SpectralOptions) -> dict[str, Value]:
 
 
 def _identity(layer: Layer, options: SpectralOptions) -> dict[str, Value]:
-    row: dict[str, Value] = {"layer": layer.name, "kind": layer.kind}
+    row: dict[str, Value] = {"layer": layer.name, "kind": layer.kind, "dtype": options.dtype}
     if not has_matrices(layer):
         return row
     count, N, M = matrices_shape(layer, options.conv, options.groups)
@@ -108,7 +109,7 @@ def table_of(rows: Sequence[dict[str, Value]], types: Mapping[str, type]) -> pa.
     from raylab.results.schema import ARROW
 
     sizes: dict[str, type] = {"N": int, "M": int, "matrices": int}
-    kinds: dict[str, type] = {"layer": str, "kind": str, **sizes, "status": str, "reason": str, **types}
+    kinds: dict[str, type] = {"layer": str, "kind": str, **sizes, "status": str, "reason": str, "dtype": str, **types}
     names = [name for name in LEADING if name in kinds]
     names += [name for name in kinds if name not in names]
     schema = pa.schema([pa.field(name, ARROW[kinds[name]]) for name in names])

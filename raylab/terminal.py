@@ -192,7 +192,12 @@ def _cell(value: Value, form: str) -> str:
 
 def _csv(rows: Sequence[dict[str, Value]], types: dict[str, type]) -> str:
     file = io.StringIO()
-    names = [*(name for name in LEADING if name not in types), "reason", *(n for n in types if types[n] is not list)]
+    names = [
+        *(name for name in LEADING if name not in types),
+        "reason",
+        "dtype",
+        *(n for n in types if types[n] is not list),
+    ]
     writer = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
