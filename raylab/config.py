@@ -64,7 +64,7 @@ LONGEST_LABEL = 80  # characters of a results folder named after its models
 
 # How much is run: two commands that differ here add to one results folder.
 _AXES = ("models", "layers", "perturbations", "draws")
-# Which weights are measured: a digest of their content is in every row.
+# Which given weights are measured: a digest of their content is in every row, and models can be added to a folder.
 _WEIGHTS = ("model.source", "model.adapter", "model.pretrained", "model.name")
 # Where and how it is run: no answer depends on it but for rounding (a stack of models on a GPU adds in another order).
 # What the data are, their revision says, wherever they lie.
@@ -88,7 +88,8 @@ def answer_digest(config: dict[str, Any], identity: Mapping[str, str]) -> str:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What makes the rows of two configs incomparable, as "train.epochs: 12 -> 3"."""
-    before, after = (_without(config, _AXES + _WEIGHTS + _INCIDENTAL) for config in (old, new))
+    free = _AXES + _INCIDENTAL + (_WEIGHTS if new.get("kind") == "spectra" else ())
+    before, after = (_without(config, free) for config in (old, new))
     keys = sorted(before.keys() | after.keys())
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
 

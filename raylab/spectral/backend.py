@@ -139,14 +139,14 @@ def _carefully(matrix: Array) -> Array:
     tall = _tall(matrix)
     evals = np.zeros(tall.shape[1])
     alive = tall.any(axis=0)
-    core = _triangle(tall if alive.all() else tall[:, alive])
+    core = _reduced(tall if alive.all() else tall[:, alive])
     if core.size:
         singular = np.linalg.svd(core, compute_uv=False)
         evals[-len(singular) :] = singular[::-1] ** 2
     return evals
 
 
-def _triangle(tall: Array) -> Array:
+def _reduced(tall: Array) -> Array:
     """A matrix of the same singular values, float64, without zero rows: a long one by QR, block by block of its rows.
 
     It is never widened whole, which would take several times its memory.
@@ -158,7 +158,7 @@ def _triangle(tall: Array) -> Array:
         rows = np.asarray(tall[start : start + block], np.float64)
         kept = np.concatenate([kept, rows[rows.any(axis=1)]])
         if len(kept) > block:
-            kept = np.linalg.qr(kept, mode="r")
+            kept = np.asarray(np.linalg.qr(kept, mode="r"))
     return kept
 
 
