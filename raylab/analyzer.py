@@ -6,9 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from raylab.errors import UserError
 from raylab.layers import Skipped, has_matrices, matrices_shape, measurable, weights
 from raylab.models.sources import open_model
 from raylab.spectral import columns, measure_many, measure_spectrum, resolve, slice_spectra
+from raylab.spectral.parallel import in_threads
 from raylab.types import Layer, Metric, SpectralOptions, Value
 
 if TYPE_CHECKING:
@@ -33,7 +35,8 @@ def analyze(
     permuted entries (num_traps, rand_...). layers: shell-style patterns of layer names.
     threads: layers measured side by side on a CPU, None for one a core; the values do not depend on it.
     Columns: `layer, kind, N, M, matrices` (how many N x M matrices a row pools), then `alpha, D, xmin, sigma, num_tail`
-    if a metric gives them, `status` ("ok"; "failed", no power law fitted; "skipped"), `reason`, then all others;
+    if a metric gives them, `status` ("ok"; "failed", no power law fitted; "skipped"), `reason`, `dtype` (float64, or
+    float32 where that was asked for), then all others;
     conv="slices" adds `slice`, a row each.
     Raises UserError for bad input: an unknown metric or option, a pattern that matches nothing, a model without layers.
     """
@@ -49,6 +52,8 @@ def rows_of(
     threads: int | None = None,
 ) -> tuple[list[dict[str, Value]], dict[str, type]]:
     """What `analyze` makes a table of: its rows, and the types of the columns that the metrics give."""
+    if threads is not None and threads < 1:
+        raise UserError(f"threads={threads} must be at least 1: leave it out for one a core.")
     if isinstance(model, (str, os.PathLike)):
         model = open_model(model).model
     functions = [resolve([metric])[0] if isinstance(metric, str) else metric for metric in metrics]
@@ -67,10 +72,15 @@ def _measure(
     if options.conv != "slices":
         items = [(tensors[layer.name], layer) for layer in layers]
         return list(zip(layers, measure_many(items, metrics, options, threads=threads), strict=True))
+
+    def work(layer: Layer) -> list[dict[str, Value]]:
+        return [measure_spectrum(one, metrics) for one in slice_spectra(tensors[layer.name], layer, options)]
+
+    measured = in_threads(work, layers, 1)
     return [
-        (layer, {**measure_spectrum(one, metrics), "slice": index})
-        for layer in layers
-        for index, one in enumerate(slice_spectra(tensors[layer.name], layer, options))
+        (layer, {**values, "slice": index})
+        for layer, rows in zip(layers, measured, strict=True)
+        for index, values in enumerate(rows)
     ]
 
 
@@ -85,7 +95,7 @@ def _skipped_row(item: Skipped, options: SpectralOptions) -> dict[str, Value]:
 
 
 def _identity(layer: Layer, options: SpectralOptions) -> dict[str, Value]:
-    row: dict[str, Value] = {"layer": layer.name, "kind": layer.kind}
+    row: dict[str, Value] = {"layer": layer.name, "kind": layer.kind, "dtype": options.dtype}
     if not has_matrices(layer):
         return row
     count, N, M = matrices_shape(layer, options.conv, options.groups)
@@ -99,7 +109,7 @@ def table_of(rows: Sequence[dict[str, Value]], types: Mapping[str, type]) -> pa.
     from raylab.results.schema import ARROW
 
     sizes: dict[str, type] = {"N": int, "M": int, "matrices": int}
-    kinds: dict[str, type] = {"layer": str, "kind": str, **sizes, "status": str, "reason": str, **types}
+    kinds: dict[str, type] = {"layer": str, "kind": str, **sizes, "status": str, "reason": str, "dtype": str, **types}
     names = [name for name in LEADING if name in kinds]
     names += [name for name in kinds if name not in names]
     schema = pa.schema([pa.field(name, ARROW[kinds[name]]) for name in names])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from raylab.errors import UserError
+from raylab.models.sources import label
 from raylab.registry import suggest
 from raylab.types import ORIGINAL, Recipe, SpectralOptions, digest
 
@@ -59,12 +60,11 @@ class Config:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
-FILE_SUFFIX = re.compile(r"\.(safetensors|pt|pth|th|bin|ckpt)$")
 LONGEST_LABEL = 80  # characters of a results folder named after its models
 
 # How much is run: two commands that differ here add to one results folder.
 _AXES = ("models", "layers", "perturbations", "draws")
-# Which weights are measured: a digest of their content is in every row.
+# Which given weights are measured: a digest of their content is in every row, and models can be added to a folder.
 _WEIGHTS = ("model.source", "model.adapter", "model.pretrained", "model.name")
 # Where and how it is run: no answer depends on it but for rounding (a stack of models on a GPU adds in another order).
 # What the data are, their revision says, wherever they lie.
@@ -88,7 +88,8 @@ def answer_digest(config: dict[str, Any], identity: Mapping[str, str]) -> str:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What makes the rows of two configs incomparable, as "train.epochs: 12 -> 3"."""
-    before, after = (_without(config, _AXES + _WEIGHTS + _INCIDENTAL) for config in (old, new))
+    free = _AXES + _INCIDENTAL + (_WEIGHTS if new.get("kind") == "spectra" else ())
+    before, after = (_without(config, free) for config in (old, new))
     keys = sorted(before.keys() | after.keys())
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
 
@@ -152,14 +153,15 @@ def _with_source(overrides: Sequence[str]) -> list[str]:
     spelt: list[str] = []
     for override in overrides:
         key, _, value = override.partition("=")
-        places = [place.strip(" '\"") for place in value.strip("[]").split(",")]
+        listed = value.startswith("[") and value.endswith("]")
+        places = [place.strip(" '\"") for place in (value[1:-1].split(",") if listed else [value])]
         if key != "model" or not any(_is_place(place) for place in places):
             spelt.append(override)
             continue
         quoted = [_quoted(place) for place in places]
-        label = "+".join(FILE_SUFFIX.sub("", Path(place).name) for place in places)[:LONGEST_LABEL]
-        source = f"[{','.join(quoted)}]" if value.startswith("[") else quoted[0]
-        spelt += ["model=source", f"model.source={source}", f"model.name={_quoted(label)}"]
+        together = "+".join(label(Path(place)) for place in places)[:LONGEST_LABEL]
+        source = f"[{','.join(quoted)}]" if listed else quoted[0]
+        spelt += ["model=source", f"model.source={source}", f"model.name={_quoted(together)}"]
         if not any(other.startswith("experiment=") for other in overrides):
             spelt.append("experiment=spectra")
     return spelt

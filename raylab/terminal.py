@@ -22,6 +22,7 @@ from raylab.models.sources import open_model
 from raylab.types import SpectralOptions, Value
 
 FORMATS = ("table", "csv", "json", "parquet")
+NO_LIMIT = ("min_evals", "max_evals", "max_N")  # options that may be none
 LITTLE_WORK = 3e10  # multiplications in all: below, numba and scipy take longer to import than they save
 # Column -> its heading and how its values are written; of those that the metrics give, in this order.
 SHOWN = {
@@ -100,23 +101,33 @@ def options_of(pairs: Iterable[str]) -> SpectralOptions:
     options = SpectralOptions()
     for pair in pairs:
         key, equals, text = pair.partition("=")
-        if not (equals and hasattr(options, key)):
+        if not (equals and key in vars(options)):
             raise UserError(f"Unknown option '{pair}': write KEY=VALUE.{suggest(key, vars(options))}")
         try:
-            setattr(options, key, _value(text, getattr(options, key)))
+            setattr(options, key, _value(text, key))
         except ValueError:
-            raise UserError(f"{key}={text}: a {type(getattr(options, key)).__name__} is needed.") from None
+            raise UserError(f"{key}={text}: {_needed(key)} is needed.") from None
     return options
 
 
-def _value(text: str, before: Any) -> Any:
-    if text.lower() in ("none", "null"):
+def _value(text: str, key: str) -> Any:
+    kind = _kind(key)
+    if key in NO_LIMIT and text.lower() in ("none", "null"):
         return None
-    if isinstance(before, bool):
+    if kind is bool:
         if text.lower() not in ("true", "false"):
             raise ValueError
         return text.lower() == "true"
-    return type(before)(text) if before is not None else int(text)
+    return kind(text)
+
+
+def _kind(key: str) -> type:
+    return int if key in NO_LIMIT else type(getattr(SpectralOptions(), key))
+
+
+def _needed(key: str) -> str:
+    words = {bool: "true or false", int: "a whole number", float: "a number"}
+    return words[_kind(key)] + (" or none" if key in NO_LIMIT else "")
 
 
 def _write(rows: list[dict[str, Value]], types: dict[str, type], arguments: argparse.Namespace, origin: str) -> None:
@@ -181,7 +192,12 @@ def _cell(value: Value, form: str) -> str:
 
 def _csv(rows: Sequence[dict[str, Value]], types: dict[str, type]) -> str:
     file = io.StringIO()
-    names = [*(name for name in LEADING if name not in types), "reason", *(n for n in types if types[n] is not list)]
+    names = [
+        *(name for name in LEADING if name not in types),
+        "reason",
+        "dtype",
+        *(n for n in types if types[n] is not list),
+    ]
     writer = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

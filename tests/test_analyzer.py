@@ -156,3 +156,10 @@ def test_measuring_an_array_on_a_machine_without_gpu_does_not_import_torch():
 def test_the_spectral_room_needs_numpy_alone_to_load():
     code = "import sys, raylab.spectral; assert not {'torch', 'cupy', 'pyarrow', 'ray', 'hydra'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_row_says_its_dtype():
+    model = {"a.weight": np.eye(20) + 1, "tiny.weight": np.eye(2)}
+    for dtype in ("float64", "float32"):
+        table = raylab.analyze(model, ["norms"], SpectralOptions(device="cpu", dtype=dtype))
+        assert table["dtype"].to_pylist() == [dtype, dtype]

@@ -84,3 +84,10 @@ def test_a_folder_takes_more_of_the_same_study_but_no_other():
     base = config.compose([])[1]
     assert config.differences(base, config.compose(["models=40", "cluster.workers=1"])[1]) == []
     assert config.differences(base, config.compose(["train.epochs=2"])[1]) == ["train.epochs: 30 -> 2"]
+    assert "model.name: " in config.differences(base, config.compose(["model.name=renamed"])[1])[0]
+
+
+def test_a_folder_of_spectra_takes_more_models():
+    base = config.compose(["model=a/one.safetensors"])[1]
+    assert config.differences(base, config.compose(["model=[a/one.safetensors,b/two.pt]"])[1]) == []
+    assert config.differences(base, config.compose(["model=a/one.safetensors", "spectral.split=true"])[1])

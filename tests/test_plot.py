@@ -1,9 +1,9 @@
-import made_up_spectra
 import pytest
 
 import raylab
 from raylab import plot
 from raylab.errors import UserError
+from tests import made_up_spectra
 
 
 @pytest.fixture(scope="module")

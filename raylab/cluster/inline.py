@@ -6,9 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 
-from threadpoolctl import threadpool_limits
-
-from raylab.spectral.parallel import one_thread_of_torch
+from raylab.spectral.parallel import one_thread_of_blas, one_thread_of_torch
 from raylab.types import Experiment, Group, Trial, TrialResult
 
 OUTCOMES_AT_ONCE = 16  # measured together: a GPU solves equal shapes in one call
@@ -17,7 +15,7 @@ TICK_SECONDS = 0.5  # at most so long between two looks at the clock, the sink a
 
 def stream(experiment: Experiment, pending: Sequence[Trial]) -> Iterator[list[TrialResult]]:
     """Results in the order of the experiment's groups."""
-    with threadpool_limits(1):  # as on a worker: the last digits of a sum depend on the number of threads
+    with one_thread_of_blas:  # as on a worker: the last digits of a sum depend on the number of threads
         for group in experiment.groups(pending):
             yield from _results(experiment, group)
 
@@ -25,7 +23,7 @@ def stream(experiment: Experiment, pending: Sequence[Trial]) -> Iterator[list[Tr
 def stream_in_threads(experiment: Experiment, pending: Sequence[Trial], threads: int) -> Iterator[list[TrialResult]]:
     """Results in finish order, groups side by side; an empty list now and then, so that the caller can look around."""
     waiting = iter(experiment.groups(pending))
-    with threadpool_limits(1):
+    with one_thread_of_blas:
         pool = ThreadPoolExecutor(threads, initializer=one_thread_of_torch)
         flights: set[Future[list[TrialResult]]] = set()
         try:

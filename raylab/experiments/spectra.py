@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -247,9 +248,17 @@ class _Opening:
     options: SpectralOptions = field(compare=False)
 
 
-@functools.lru_cache(maxsize=1)  # a worker does many groups of one model, and gets the experiment anew with each
+_one_at_a_time = threading.Lock()  # threads that begin together would open a model each, and hold it as many times
+
+
 def _tensors(opening: _Opening) -> Mapping[str, Any]:
     """The tensors of a model by layer, as the model stores them."""
+    with _one_at_a_time:
+        return _opened_last(opening)
+
+
+@functools.lru_cache(maxsize=1)  # a worker does many groups of one model, and gets the experiment anew with each
+def _opened_last(opening: _Opening) -> Mapping[str, Any]:
     return weights(opening.open(), opening.options)
 
 

@@ -6,7 +6,7 @@ recognised by its methods, a layer by the name of its class or, in a mapping, by
 """
 
 from raylab.layers.find import Skipped, find_layers, measurable, select, split_by_size, weights, why_too_large_or_small
-from raylab.layers.kinds import is_convolution
+from raylab.layers.kinds import is_convolution, why_without_values
 from raylab.layers.matrices import (
     CONV_TREATMENTS,
     GROUP_TREATMENTS,
@@ -37,4 +37,5 @@ __all__ = [
     "to_numpy",
     "weights",
     "why_too_large_or_small",
+    "why_without_values",
 ]

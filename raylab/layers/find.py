@@ -109,11 +109,21 @@ def _entries(model: Any, options: SpectralOptions | None) -> Iterator[tuple[Laye
     split = (options or SpectralOptions()).split
     bare = isinstance(model, Mapping) and not any(str(name).rpartition(".")[2] == "weight" for name in model)
     seen: dict[tuple[object, ...], str] = {}
+    taken: dict[str, int] = {}
     index = 0
     for stored in stored_tensors(model):
         for layer, tensor, reason in _layers_of(stored, bare, split, seen):
-            yield replace(layer, index=index), tensor, reason
+            yield replace(layer, index=index, name=_distinct(layer.name, taken)), tensor, reason
             index += 1
+
+
+def _distinct(name: str, taken: dict[str, int]) -> str:
+    """The name, with a number where another layer has it: a mapping may hold both "fc" and "fc.weight"."""
+    while name in taken:
+        taken[name] += 1
+        name = f"{name} ({taken[name]})"
+    taken[name] = 1
+    return name
 
 
 def _layers_of(

@@ -127,6 +127,11 @@ def squeezed(shape: Sequence[int]) -> tuple[int, ...]:
 
 def why_unreadable(tensor: Any) -> str | None:
     """Why a tensor has no real weights to read, or None. Reads its description, never its elements."""
+    return why_without_values(tensor) or _not_floating(getattr(tensor, "dtype", None))
+
+
+def why_without_values(tensor: Any) -> str | None:
+    """Why there is no array of a tensor's elements, or None."""
     if is_uninitialised(tensor):
         return "not initialised: run the model once on data"
     if prod(tensor.shape) == 0:
@@ -135,7 +140,7 @@ def why_unreadable(tensor: Any) -> str | None:
         return "on the meta device: without values"
     if getattr(tensor, "is_sparse", False) or "sparse" in str(getattr(tensor, "layout", "")) or hasattr(tensor, "nnz"):
         return "sparse: make it dense to measure it"
-    return _not_floating(getattr(tensor, "dtype", None))
+    return None
 
 
 def is_uninitialised(tensor: Any) -> bool:

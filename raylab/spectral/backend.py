@@ -82,6 +82,14 @@ def resolve_device(device: str) -> str:
     return backend
 
 
+def load(device: str, largest: int) -> None:
+    """Load the libraries that a device needs for matrices of at most so many columns, before they are limited."""
+    if resolve_device(device) == "cpu":
+        lapack.load()
+        if largest >= _mkl_from():
+            importlib.import_module("torch")
+
+
 def _solver(device: str) -> Solver:
     solvers = {"cpu": _cpu, "numpy": _numpy, "torch-cuda": _by_shape(_torch_cuda), "cupy": _by_shape(_cupy)}
     return solvers[resolve_device(device)]
@@ -128,14 +136,30 @@ def _mkl_from() -> float:
 
 def _carefully(matrix: Array) -> Array:
     """Eigenvalues of one ill-conditioned matrix: exactly zero rows and columns (dead units) stripped, then SVD."""
-    full = np.asarray(matrix, np.float64)
-    evals = np.zeros(min(full.shape))
-    core = full[full.any(axis=1)][:, full.any(axis=0)]
+    tall = _tall(matrix)
+    evals = np.zeros(tall.shape[1])
+    alive = tall.any(axis=0)
+    core = _reduced(tall if alive.all() else tall[:, alive])
     if core.size:
-        tall = core if core.shape[0] >= core.shape[1] else core.T
-        singular = np.linalg.svd(tall, compute_uv=False)
+        singular = np.linalg.svd(core, compute_uv=False)
         evals[-len(singular) :] = singular[::-1] ** 2
     return evals
+
+
+def _reduced(tall: Array) -> Array:
+    """A matrix of the same singular values, float64, without zero rows: a long one by QR, block by block of its rows.
+
+    It is never widened whole, which would take several times its memory.
+    """
+    columns = tall.shape[1]
+    kept = np.zeros((0, columns))
+    block = max(2 * columns, 256)
+    for start in range(0, len(tall), block):
+        rows = np.asarray(tall[start : start + block], np.float64)
+        kept = np.concatenate([kept, rows[rows.any(axis=1)]])
+        if len(kept) > block:
+            kept = np.asarray(np.linalg.qr(kept, mode="r"))
+    return kept
 
 
 def _by_shape(solve: Callable[[Array, str], Array]) -> Solver:

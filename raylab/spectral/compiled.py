@@ -8,6 +8,7 @@ converged is left alone, so that the eigenvalues of a matrix do not depend on th
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numba
 import numpy as np
@@ -19,25 +20,43 @@ MOST_SWEEPS = 80  # for one eigenvalue; it takes two or three
 EPSILON_SQUARED = 2.0**-106
 
 
-def eigenvalues(diagonals: Array, off_diagonals: Array) -> Array | None:
+def eigenvalues(diagonals: Array, off_diagonals: Array) -> Array:
     """Ascending eigenvalues of tridiagonal matrices, (count, n) from (count, n) and (count, n - 1); float64.
 
-    None if some eigenvalue does not converge, which has not been seen.
+    NaN for a matrix that does not converge, as one of blocks that are alike may not: LAPACK splits such a matrix first.
+    It changes no bit of the others.
     """
     count, n = diagonals.shape
     scale = np.abs(diagonals).max(axis=1, initial=0.0)
     exponent = np.frexp(np.where(scale > 0, scale, 1.0))[1][:, None]  # squares must neither over- nor underflow
     evals = np.empty((count, n))
+    d = np.ldexp(diagonals, -exponent)
+    squares = np.square(np.ldexp(off_diagonals, -exponent))
     for start in range(0, count, LANES):
         rows = slice(start, start + LANES)
-        width = LANES if len(evals[rows]) > 1 else 1
-        d, squares = np.ones((n, width)), np.zeros((n, width))
-        d[:, : len(evals[rows])] = np.ldexp(diagonals[rows], -exponent[rows]).T
-        squares[: n - 1, : len(evals[rows])] = np.square(np.ldexp(off_diagonals[rows], -exponent[rows])).T
-        if not (_eight if width == LANES else _one)(d, squares):
-            return None
-        evals[rows] = np.sort(d.T[: len(evals[rows])], axis=1)
+        evals[rows] = _solved(d[rows], squares[rows])
     return np.ldexp(evals, exponent)
+
+
+def _solved(diagonals: Array, squares: Array) -> Array:
+    """Of at most LANES matrices; where some do not converge, each by itself, which gives the others the same bits."""
+    count, n = diagonals.shape
+    width = LANES if count > 1 else 1
+    d, off = np.ones((n, width)), np.zeros((n, width))
+    d[:, :count], off[: n - 1, :count] = diagonals.T, squares.T
+    if _call(_eight if width == LANES else _one, d, off):
+        return np.sort(d.T[:count], axis=1)
+    if count == 1:
+        return np.full((1, n), np.nan)
+    return np.concatenate([_solved(diagonals[i : i + 1], squares[i : i + 1]) for i in range(count)])
+
+
+def _call(solve: Callable[[Array, Array], bool], d: Array, squares: Array) -> bool:
+    """The first call compiles, and fails where the cache's disk is full; by then the code is there all the same."""
+    try:
+        return solve(d, squares)
+    except OSError:
+        return solve(d, squares)
 
 
 def _lanes(lanes: int):

@@ -54,6 +54,8 @@ def check_windows(options: SpectralOptions) -> None:
     """Raise UserError for windows that cannot be."""
     if options.farms_rows < 1 or options.farms_places < 1 or options.farms_step < 0 or not options.farms_aspect > 0:
         raise UserError("farms_rows, farms_places and farms_aspect must be positive, farms_step zero or more.")
+    if options.estimator == "farms" and options.conv == "fft":
+        raise UserError("estimator=farms cuts windows out of weights, not of their Fourier transform: use conv=pooled.")
 
 
 def _windows(band: Array, lefts: list[int], width: int) -> Array:

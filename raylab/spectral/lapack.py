@@ -56,12 +56,20 @@ def eigenvalues(matrices: Sequence[Array], dtype: str = "float64") -> list[Array
     for n, tridiagonals in waiting.items():
         places, diagonals, off_diagonals = zip(*tridiagonals, strict=True)
         together = _compiled() if n < TWO_STAGE_FROM else None
-        solved = together.eigenvalues(np.array(diagonals), np.array(off_diagonals)) if together else None
-        if solved is None:
-            solved = [sterf(*pair) for pair in zip(diagonals, off_diagonals, strict=True)]
-        for place, evals in zip(places, solved, strict=True):
-            found[place] = evals
+        if together:
+            found_together = together.eigenvalues(np.array(diagonals), np.array(off_diagonals))
+            for place, evals in zip(places, found_together, strict=True):
+                found[place][:] = evals
+        for place, *pair in tridiagonals:
+            if np.isnan(found[place][0]):
+                found[place][:] = sterf(*pair)
     return found
+
+
+def load() -> None:
+    """Load the libraries behind `eigenvalues`, which it does itself where that has not been done."""
+    _routine("blas", "syrk", "float64")
+    _routine("lapack", "sytrd", "float64")
 
 
 def sterf(diagonal: Array, off_diagonal: Array) -> Array:

@@ -20,7 +20,7 @@ import numpy as np
 from raylab.errors import UserError
 from raylab.layers import check_treatments, matrices_shape
 from raylab.registry import Registry, suggest
-from raylab.spectral.backend import GPUS, STACK_BYTES, resolve_device
+from raylab.spectral.backend import GPUS, STACK_BYTES, load, resolve_device
 from raylab.spectral.esd import spectra, spectrum
 from raylab.spectral.farms import check_windows
 from raylab.spectral.metrics import METRICS
@@ -84,7 +84,7 @@ def measure(
     seed: int = 0,
 ) -> dict[str, Value]:
     """The value of every column for one layer. weights: its tensor, numpy or torch; seed: of the permuted control."""
-    return measure_spectrum(spectrum(weights, layer, options, seed), metrics)
+    return measure_many([(weights, layer)], metrics, options, [seed])[0]
 
 
 def measure_many(
@@ -106,8 +106,11 @@ def measure_many(
         chosen = spectra([items[i] for i in batch], options, [seeds[i] for i in batch])
         return [measure_spectrum(spectrum, metrics) for spectrum in chosen]
 
+    layers = [layer for _, layer in items]
+    shapes = [matrices_shape(layer, options.conv, options.groups) for layer in layers]
+    load(options.device, max((M for _, _, M in shapes), default=0))
     threads = threads or threads_of(options)
-    work_list = batches([layer for _, layer in items], options, threads)
+    work_list = batches(layers, options, threads)
     measured = in_threads(work, work_list, threads)
     values = {
         i: row for batch, rows in zip(work_list, measured, strict=True) for i, row in zip(batch, rows, strict=True)

@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import raylab
+import raylab.models.sources
 from raylab import config, experiments
 from raylab.cluster import inline
 from raylab.errors import UserError
@@ -78,6 +79,27 @@ def test_threads_and_other_groups_change_no_bit(two_files):
         [outcome] = experiment.run((trial,))
         one_by_one[trial.model, trial.layer] = outcome.result
     same(expected, one_by_one)
+
+
+def test_threads_open_a_model_once_and_measure_the_weights_of_its_digest(monkeypatch):
+    """Random weights, from torch's generator, which is one for all threads."""
+    from raylab.models.sources import libraries
+
+    opened = []
+    real = libraries.open_timm
+    monkeypatch.setattr(libraries, "open_timm", lambda *given: opened.append(given) or real(*given))
+    experiment = built("model=timm/test_vit", "model.pretrained=false", "metrics=[norms]")
+    assert len(experiment.groups(experiment.trials())) > 3
+    found = results(experiment, lambda e, t: inline.stream_in_threads(e, t, 4))
+    assert len(opened) == 2  # for the digest, and to be measured
+    same(found, results(experiment))
+    made = raylab.models.sources.open_model("timm/test_vit", pretrained=False).model
+    weights = {name.removesuffix(".weight"): tensor for name, tensor in made.named_parameters()}
+    for (_, layer), result in found.items():
+        if result.status == "ok":
+            expected = float(weights[layer].detach().double().norm())
+            factor = math.sqrt(0.5) if result.values["kind"] == "conv2d" else 1.0
+            assert result.values["frobenius_norm"] == pytest.approx(factor * expected)
 
 
 def test_layers_of_one_short_side_go_together_the_most_expensive_first(two_files):
@@ -169,3 +191,32 @@ def test_bad_input_is_one_clear_line(two_files, overrides, message):
     with pytest.raises(UserError, match=message) as caught:
         built(*(text.format(*two_files) for text in overrides))
     assert "\n" not in str(caught.value)
+
+
+def test_files_of_one_name_keep_their_names_whatever_they_are_measured_with(two_files, tmp_path):
+    """Else the same command with one model more would measure what is there already, under another name."""
+    paths = []
+    for folder, file in zip("ab", two_files, strict=True):
+        paths.append(tmp_path / folder / "model.safetensors")
+        paths[-1].parent.mkdir()
+        paths[-1].write_bytes(file.read_bytes())
+    alone = {trial.id for trial in built(f"model={paths[1]}").trials()}
+    trials = built(f"model=[{paths[0]},{paths[1]}]").trials()
+    assert {trial.model for trial in trials} == {"a", "b"} and alone < {trial.id for trial in trials}
+    assert config.compose([f"model={paths[1]}"])[0].results == "results/spectra/b"
+
+
+def test_places_on_the_command_line(two_files, tmp_path, monkeypatch):
+    """A folder that is named by dots or in brackets is the folder, and the results are not those of another."""
+    odd = tmp_path / "run[1]"
+    odd.mkdir()
+    (odd / "model.safetensors").write_bytes(two_files[0].read_bytes())
+    monkeypatch.chdir(odd)
+    for place in (".", "./", "../run[1]", str(odd)):
+        made, _ = config.compose([f"model={place}"])
+        assert made.model["source"] == place
+        assert made.results == "results/spectra/run[1]"
+    made, _ = config.compose(["model=timm/resnet34.tv_in1k"])
+    assert made.results == "results/spectra/resnet34.tv_in1k"
+    made, _ = config.compose([f"model=[{odd},{two_files[0]}]"])
+    assert made.model["source"] == [str(odd), str(two_files[0])] and made.results == "results/spectra/run[1]+first"

@@ -106,6 +106,15 @@ def test_equal_arrays_are_not_tied():
     assert not skipped
 
 
+def test_two_tensors_of_one_layer_name_are_told_apart():
+    """Neither is measured with the weights of the other."""
+    model = {"fc": np.zeros((10, 10)), "fc.weight": np.ones((10, 10)), 1: np.ones((9, 9))}
+    found, _ = find_layers(model)
+    assert [(layer.name, layer.parameter) for layer in found] == [("fc", "fc"), ("fc (2)", "fc.weight"), ("1", "1")]
+    tensors = weights(model)
+    assert not tensors["fc"].any() and tensors["fc (2)"].all()
+
+
 def test_what_is_no_model():
     with pytest.raises(UserError, match="not list"):
         find_layers([1, 2])

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -180,3 +182,16 @@ def test_a_gpu_that_is_not_there(device, monkeypatch):
     with pytest.raises(UserError, match="GPU"):
         backend.resolve_device(device)
     assert backend.resolve_device("auto") == "cpu"
+
+
+def test_a_long_ill_conditioned_matrix_is_not_widened_whole():
+    """An embedding with two equal columns, as with dead ones: the answer is that of an SVD, from blocks of rows."""
+    weights = np.random.default_rng(0).standard_normal((20_000, 40), np.float32)
+    weights[:, 1], weights[:, 2], weights[::7] = weights[:, 0], 0, 0
+    expected = np.linalg.svd(weights.astype(np.float64), compute_uv=False)[::-1]
+    tracemalloc.start()
+    evals = backend.eigenvalues_of([weights], device="cpu")[0]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(np.sqrt(evals), expected, rtol=0, atol=1e-13 * expected[-1])
+    assert np.sqrt(evals[1]) < 1e-12 * expected[-1] and peak < 3 * weights.nbytes

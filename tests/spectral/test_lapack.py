@@ -1,5 +1,6 @@
 """Eigenvalues by address against numpy's, and the lanes of the compiled iteration against each other."""
 
+import os
 import subprocess
 import sys
 
@@ -68,17 +69,41 @@ def test_the_two_stage_reduction(monkeypatch, dtype):
     monkeypatch.setattr(lapack, "TWO_STAGE_FROM", 50)
     matrix = matrices(1, 300, 200)[0]
     found = lapack.eigenvalues([matrix], dtype)[0]
+    assert found.dtype == np.float64
     np.testing.assert_allclose(found, truth(matrix), rtol=0, atol=(1e-13 if dtype == "float64" else 1e-4) * found[-1])
 
 
-def test_without_numba_and_where_its_iteration_does_not_end(monkeypatch):
+def test_without_numba(monkeypatch):
     made = matrices(4, 60, 40)
     expected = [truth(matrix) for matrix in made]
-    monkeypatch.setattr(compiled, "MOST_SWEEPS", 0)
-    monkeypatch.setattr(compiled, "eigenvalues", lambda *_: None)
-    np.testing.assert_allclose(lapack.eigenvalues(made), expected, rtol=1e-9)
     monkeypatch.setattr(lapack, "_compiled", lambda: None)
     np.testing.assert_allclose(lapack.eigenvalues(made), expected, rtol=1e-9)
+
+
+def test_a_matrix_that_falls_apart_changes_no_bit_of_its_neighbours():
+    """Blocks of equal weights: its lane does not end, because the iteration does not split it as LAPACK does."""
+    apart = np.kron(np.eye(8), np.ones((6, 6)))
+    assert np.isnan(compiled.eigenvalues(*(part[None] for part in lapack.tridiagonal(lapack.gram(apart))))).all()
+    beside = matrices(9, 48, 48)
+    found, *others = lapack.eigenvalues([apart, *beside])
+    np.testing.assert_allclose(found, truth(apart), rtol=0, atol=1e-13 * truth(apart)[-1])
+    for matrix, evals in zip(beside, others, strict=True):
+        np.testing.assert_array_equal(evals, lapack.eigenvalues([matrix])[0])
+
+
+def test_a_cache_that_cannot_be_written(tmp_path):
+    """As on a full disk: numba compiles, and then cannot keep what it compiled."""
+    code = """
+import numpy
+from numba.core import caching
+from raylab.spectral import compiled, lapack
+def full(*_): raise OSError(28, "No space left on device")
+caching.IndexDataCacheFile._save_data = full
+print(lapack.eigenvalues([numpy.eye(5)] * 2)[1][0], lapack.eigenvalues([numpy.eye(5)])[0][0])
+"""
+    cache = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], check=True, env=cache, capture_output=True, text=True)
+    assert done.stdout == "1.0 1.0\n"
 
 
 def test_threads_that_begin_together():

@@ -15,12 +15,12 @@ from typing import Any
 
 from raylab.errors import UserError
 from raylab.models.sources import hub, libraries, lora, merged
-from raylab.models.sources.files import ACCEPTED, FOREIGN, INDEX, SAFETENSORS, TORCH, files_of
+from raylab.models.sources.files import ACCEPTED, FOREIGN, SAFETENSORS, TORCH, files_of, label
 from raylab.models.sources.naming import nearby
 from raylab.models.sources.source import Source, of_model
 from raylab.types import digest
 
-__all__ = ["ACCEPTED", "Source", "of_model", "open_model"]
+__all__ = ["ACCEPTED", "Source", "label", "of_model", "open_model"]
 
 
 def open_model(
@@ -81,7 +81,7 @@ def _named(source: str | os.PathLike[str], pretrained: bool, download: bool) -> 
 def _at(path: Path, pretrained: bool, name: str | None = None) -> Source:
     """What lies at a path that exists."""
     path = path.absolute()  # what is read later holds in another working directory too
-    name = name or (path.resolve().name if path.is_dir() else path.name.removesuffix(INDEX).rpartition(".")[0])
+    name = name or label(path)
     if path.is_dir() and lora.is_adapter(path):
         if not pretrained:
             raise UserError(f"{path} is an adapter, which has no random version: leave out model.pretrained=false.")

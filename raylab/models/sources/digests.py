@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from raylab.errors import UserError
+from raylab.layers import why_without_values
 from raylab.types import digest
 
 THREADS = 4
@@ -27,8 +28,12 @@ def of_files(paths: Sequence[Path]) -> str:
 
 
 def of_tensors(tensors: Iterable[tuple[str, Any]]) -> str:
-    """Digest of names, shapes, types and bytes of tensors (torch or numpy), in the order of their names."""
-    return digest([[name, *_of_tensor(tensor)] for name, tensor in sorted(tensors, key=lambda pair: pair[0])])
+    """Digest of names, shapes, types and bytes of tensors (torch or numpy), in the order of their names.
+
+    What is no tensor (the epoch of a checkpoint) does not count; one without bytes to read counts without them.
+    """
+    described = [(str(name), *_of_tensor(tensor)) for name, tensor in tensors if hasattr(tensor, "dtype")]
+    return digest(sorted(described, key=lambda entry: entry[0]))
 
 
 def _of_file(path: Path) -> str:
@@ -40,6 +45,8 @@ def _of_file(path: Path) -> str:
 
 
 def _of_tensor(tensor: Any) -> tuple[list[int], str, str]:
+    if reason := why_without_values(tensor):
+        return [], "", reason
     if hasattr(tensor, "detach"):
         import torch
 

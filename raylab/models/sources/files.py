@@ -62,6 +62,18 @@ class Files:
         return digests.of_files(self.paths)
 
 
+def label(path: Path) -> str:
+    """What to call the model at a path: the name of a folder, or of a file less its ending.
+
+    A file that is called what libraries call every model's goes by its folder, so that two of them are told apart.
+    """
+    if path.name in (*KNOWN, "adapter_model.safetensors", "adapter_model.bin"):
+        path = path.parent
+    name = path.name if path.name.strip(".") else path.resolve().name
+    name = name.removesuffix(INDEX)
+    return name.removesuffix(Path(name).suffix) if _kind(Path(name)) else name
+
+
 def files_of(path: Path) -> Files:
     """The files of a path that exists. Raises UserError where it is no model, or several."""
     try:

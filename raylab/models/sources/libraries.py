@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from raylab.models.sources.naming import did_you_mean, first_line
 from raylab.models.sources.source import Source, of_model
 
 SEED = 0  # of random weights
+_one_at_a_time = threading.Lock()  # torch's generator and the filters of warnings belong to the process
 
 
 def open_timm(name: str, pretrained: bool, download: bool) -> Source:
@@ -93,7 +95,7 @@ def _from_config(name: str, origin: str, configure: Callable[[Any], Any]) -> Sou
 
 
 def _built(name: str, origin: str, make: Callable[[], Any], *, pretrained: bool) -> Source:
-    with _private_randomness(), warnings.catch_warnings():
+    with _one_at_a_time, _private_randomness(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice of the libraries to those who train
         try:
             model = make().eval()

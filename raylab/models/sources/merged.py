@@ -16,6 +16,7 @@ from raylab.models.sources.naming import did_you_mean
 from raylab.types import Array
 
 MAX_PREFIX = 3  # components of a name
+PLAIN = ("float64", "float32", "float16", "bfloat16")  # types whose numbers are the weights, without scales elsewhere
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,8 +39,7 @@ class MergedTensor:
     @property
     def dtype(self) -> np.dtype[Any]:
         """float64 where the base is, else float32: the sum is not rounded to half precision."""
-        base = getattr(self.base.dtype, "name", str(self.base.dtype))
-        return np.dtype(np.float64 if base.endswith("float64") else np.float32)
+        return np.dtype(np.float64 if _type_name(self.base) == "float64" else np.float32)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if copy is False:
@@ -53,8 +53,8 @@ class MergedTensor:
 def merged(model: Any, adapter: Adapter) -> Any:
     """The base (a mapping, or a torch module, which is copied) with every update and every whole tensor in its place.
 
-    Raises UserError where an adapted layer is not in the base, has another shape there, or was trained on a base
-    that its beginning had changed (PiSSA and the like).
+    Raises UserError where an adapted layer is not in the base, has another shape or is quantised there, or was trained
+    on a base that its beginning had changed (PiSSA and the like).
     """
     beginning = adapter.config.get("init_lora_weights")
     if beginning not in PLAIN_BEGINNINGS:
@@ -67,10 +67,20 @@ def merged(model: Any, adapter: Adapter) -> Any:
     changed: dict[str, Any] = {}
     for layer, update in adapter.updates.items():
         name = rename(f"{layer}.weight")
+        if _type_name(base[name]) not in PLAIN:
+            raise UserError(
+                f"'{name}' is quantised in the base ({_type_name(base[name])}), without the scales that {adapter.path} "
+                "would be added at: give a base in floating point."
+            )
         changed[name] = MergedTensor(base[name], _oriented(update, name, base[name], adapter))
     for name, tensor in adapter.whole.items():  # a head that the base lacks keeps its own name
         changed[rename(name) if rename(name) in base else name] = tensor
     return base | changed if isinstance(model, Mapping) else _with(model, changed)
+
+
+def _type_name(tensor: Any) -> str:
+    """As numpy and torch spell it: "bfloat16"."""
+    return getattr(tensor.dtype, "name", None) or str(tensor.dtype).removeprefix("torch.")
 
 
 def _renaming(names: Sequence[str], base: Mapping[str, Any], adapter: Adapter) -> Callable[[str], str]:

@@ -2,6 +2,7 @@
 
 import random
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -228,3 +229,14 @@ def test_the_same_seed_whatever_was_drawn_before():
     torch.rand(5)
     with libraries._private_randomness():
         assert torch.equal(torch.rand(3), first)
+
+
+def test_threads_that_build_together_draw_the_same_weights():
+    """torch's generator is one for all threads."""
+
+    def digest(_):
+        return open_model("timm/test_vit", pretrained=False).digest
+
+    alone = digest(0)
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(digest, range(8))) == {alone}

@@ -193,6 +193,16 @@ def test_merging_into_a_file_is_lazy_and_never_rounds_to_half(tmp_path, dtype):
     assert find_layers(source.model)[0][0].shape == (30, 20)
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
+def test_a_quantised_base_is_refused(tmp_path, dtype):
+    """Its numbers are no weights without their scales: W + scale B A would be nobody's."""
+    save_file({"q.weight": draw(30, 20).to(dtype)}, tmp_path / "base.safetensors")
+    folder = adapter(tmp_path / "a", linear("q", 30, 20))
+    for base in (tmp_path / "base.safetensors", {"q.weight": draw(30, 20).to(dtype)}):
+        with pytest.raises(UserError, match=r"'q.weight' is quantised in the base .*give a base in floating point"):
+            open_model(base, adapter=folder)
+
+
 def test_the_module_given_is_left_alone_and_ties_are_kept(tmp_path):
     module = torch.nn.ModuleDict({"wte": torch.nn.Embedding(50, 20), "head": torch.nn.Linear(20, 50, bias=False)})
     module["head"].weight = module["wte"].weight

@@ -36,6 +36,16 @@ def test_what_is_in_memory_passes_through():
         assert source.model is model and source.name == name and "in memory" in source.origin
 
 
+def test_a_digest_of_whatever_a_checkpoint_holds():
+    """What is no tensor, or has no bytes to read, is skipped or listed, and is no crash before that."""
+    odd = {"epoch": 3, "note": None, "meta": torch.empty(3, 4, device="meta"), "sparse": torch.eye(3).to_sparse()}
+    odd |= {"complex": torch.eye(3) + 1j, "none": np.zeros((0, 3)), "scalar": torch.tensor(2.0), 7: np.eye(2)}
+    assert open_model(TENSORS | odd).digest == open_model(TENSORS | odd | {"epoch": 4}).digest
+    assert open_model(TENSORS | odd).digest != open_model(TENSORS | odd | {"scalar": torch.tensor(3.0)}).digest
+    lazy = torch.nn.Sequential(torch.nn.LazyLinear(3), torch.nn.Linear(3, 3))
+    assert open_model(lazy).digest != open_model(module()).digest
+
+
 def test_the_numbers_are_those_of_the_arrays(file):
     options = SpectralOptions(device="cpu")
     assert raylab.analyze(open_model(file).model, options=options).equals(raylab.analyze(TENSORS, options=options))
