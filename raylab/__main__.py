@@ -12,6 +12,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from raylab.registry import suggest
+
 COMMANDS = {
     "analyze": "raylab.terminal",
     "run": "raylab.run",
@@ -23,12 +25,16 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    command = arguments[0] if arguments else "run"
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help"):
+        print(__doc__)
+        return 0
     if command in COMMANDS:
-        del arguments[:1]
-    else:
-        command = "run"
-    return importlib.import_module(COMMANDS[command]).main(arguments)
+        return importlib.import_module(COMMANDS[command]).main(arguments[1:])
+    if "=" in command or command.startswith("-"):
+        return importlib.import_module(COMMANDS["run"]).main(arguments)
+    print(f"raylab: Unknown command '{command}'.{suggest(command, COMMANDS)}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

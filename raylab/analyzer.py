@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from raylab.errors import UserError
 from raylab.layers import Skipped, has_matrices, matrices_shape, measurable, weights
 from raylab.models.sources import open_model
-from raylab.spectral import columns, measure_many, measure_spectrum, resolve, slice_spectra
+from raylab.spectral import columns, measure_many, measure_spectrum, resolve, slice_spectra, why_failed
 from raylab.spectral.parallel import in_threads
 from raylab.types import Layer, Metric, SpectralOptions, Value
 
@@ -56,6 +56,8 @@ def rows_of(
         raise UserError(f"threads={threads} must be at least 1: leave it out for one a core.")
     if isinstance(model, (str, os.PathLike)):
         model = open_model(model).model
+    metrics = [metrics] if isinstance(metrics, str) else metrics
+    layers = [layers] if isinstance(layers, str) else layers
     functions = [resolve([metric])[0] if isinstance(metric, str) else metric for metric in metrics]
     types = columns(functions, options) | ({"slice": int} if options.conv == "slices" else {})
     fitting, skipped = measurable(model, options, layers)
@@ -85,9 +87,8 @@ def _measure(
 
 
 def _row(layer: Layer, values: dict[str, Value], options: SpectralOptions) -> dict[str, Value]:
-    ok = values.get("fit_status", "ok") == "ok"
-    reason = None if ok else f"no power law: {values['fit_status']}"
-    return {**_identity(layer, options), **values, "status": "ok" if ok else "failed", "reason": reason}
+    reason = why_failed(values)
+    return {**_identity(layer, options), **values, "status": "failed" if reason else "ok", "reason": reason}
 
 
 def _skipped_row(item: Skipped, options: SpectralOptions) -> dict[str, Value]:
@@ -106,11 +107,11 @@ def table_of(rows: Sequence[dict[str, Value]], types: Mapping[str, type]) -> pa.
     """What `rows_of` gives, as a table."""
     import pyarrow as pa
 
-    from raylab.results.schema import ARROW
+    from raylab.results.schema import ARROW, described
 
     sizes: dict[str, type] = {"N": int, "M": int, "matrices": int}
     kinds: dict[str, type] = {"layer": str, "kind": str, **sizes, "status": str, "reason": str, "dtype": str, **types}
     names = [name for name in LEADING if name in kinds]
     names += [name for name in kinds if name not in names]
-    schema = pa.schema([pa.field(name, ARROW[kinds[name]]) for name in names])
+    schema = pa.schema([described(name, ARROW[kinds[name]]) for name in names])
     return pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows], schema=schema)

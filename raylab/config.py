@@ -155,6 +155,8 @@ def _with_source(overrides: Sequence[str]) -> list[str]:
         key, _, value = override.partition("=")
         listed = value.startswith("[") and value.endswith("]")
         places = [place.strip(" '\"") for place in (value[1:-1].split(",") if listed else [value])]
+        if key == "model" and "," in value and not listed and not Path(value).exists() and _is_place(value):
+            raise UserError(f'Several models are written in brackets: "model=[{value}]".')
         if key != "model" or not any(_is_place(place) for place in places):
             spelt.append(override)
             continue

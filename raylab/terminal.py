@@ -10,8 +10,10 @@ import argparse
 import csv
 import io
 import math
+import os
+import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from raylab.analyzer import LEADING, rows_of
 from raylab.errors import UserError
 from raylab.layers import matrices_shape, measurable
 from raylab.models.sources import open_model
+from raylab.spectral import METRICS, columns, resolve
 from raylab.types import SpectralOptions, Value
 
 FORMATS = ("table", "csv", "json", "parquet")
@@ -44,19 +47,29 @@ SHOWN = {
     "mp_softrank": ("mp_softrank", ".3f"),
     "num_spikes": ("spikes", "d"),
     "num_traps": ("traps", "d"),
-    "reason": ("", "s"),
 }
+METRICS_HELP = f"with commas: {', '.join(METRICS)}, or module:function of your own"
+LEGEND = (
+    "+-: sigma, the standard error of alpha. tail: num_tail, eigenvalues >= xmin. log_lmax: log_spectral_norm.\n"
+    "All columns, with their names in full: --output FILE.csv."
+)
+GAP = 2  # spaces between columns
 AVERAGED = ("alpha", "alpha_hat", "log_alpha_norm", "log_norm", "log_spectral_norm", "stable_rank")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code: 0, 1 if a layer could not be fitted, 2 for bad input."""
     arguments = _parser().parse_args(argv)
+    # A console script does not put the working directory on the path: my_lab.py is found there.
+    sys.path[:] = dict.fromkeys([str(Path.cwd()), *sys.path])
     try:
         return _run(arguments)
     except UserError as error:
         print(f"raylab: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `raylab analyze ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         return 130
 
@@ -67,19 +80,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--adapter", help="a LoRA adapter to merge into it")
     parser.add_argument("--random", action="store_true", help="random weights of that architecture")
     parser.add_argument("--download", action="store_true", help="fetch what is not in the local cache")
-    parser.add_argument("--metrics", default="standard,marchenko_pastur", help="names, or module:function of your own")
-    parser.add_argument("--layers", default="*", help="shell-style patterns of layer names")
+    parser.add_argument("--metrics", default="standard,marchenko_pastur", help=METRICS_HELP)
+    parser.add_argument("--layers", default="*", help="shell-style patterns of layer names, with commas")
     parser.add_argument(
         "--option", action="append", default=[], metavar="KEY=VALUE", help="of raylab.types.SpectralOptions"
     )
     parser.add_argument("--threads", type=int, help="default: one a core")
-    parser.add_argument("--format", choices=FORMATS, default="table")
+    parser.add_argument("--format", choices=FORMATS, help="default: by the ending of --output, else a table")
     parser.add_argument("--output", type=Path, help="a file, instead of the terminal")
     return parser
 
 
 def _run(arguments: argparse.Namespace) -> int:
     options = options_of(arguments.option)
+    metrics = arguments.metrics.split(",")
+    arguments.format = arguments.format or _format_of(arguments.output)
+    _check_output(arguments.output, arguments.format, metrics)
     source = open_model(
         arguments.model, adapter=arguments.adapter, pretrained=not arguments.random, download=arguments.download
     )
@@ -89,9 +105,28 @@ def _run(arguments: argparse.Namespace) -> int:
     threads = arguments.threads
     if options.device == "auto" and sum(count * N * M**2 for count, N, M in sizes) < LITTLE_WORK:
         options.device, threads = "numpy", threads or 1
-    rows, types = rows_of(source.model, arguments.metrics.split(","), options, patterns, threads)
+    rows, types = rows_of(source.model, metrics, options, patterns, threads)
     _write(rows, types, arguments, source.origin)
     return 1 if any(row["status"] == "failed" for row in rows) else 0
+
+
+def _format_of(output: Path | None) -> str:
+    """By the ending of the file's name."""
+    if output is None or output.suffix in ("", ".txt"):
+        return "table"
+    if output.suffix[1:] not in FORMATS:
+        raise UserError(f"--output {output}: the ending must be .txt, .csv, .json or .parquet; or give --format.")
+    return output.suffix[1:]
+
+
+def _check_output(output: Path | None, form: str, metrics: Sequence[str]) -> None:
+    """Before anything is measured."""
+    if form == "parquet" and output is None:
+        raise UserError("--format parquet needs --output FILE.")
+    if form in ("csv", "table") and "esd" in metrics:
+        raise UserError("The eigenvalues (metric esd) are lists: use --format json, or --output FILE.parquet.")
+    if output is not None and not (output.parent.is_dir() and os.access(output.parent, os.W_OK)):
+        raise UserError(f"Cannot write {output}: {output.parent} is no folder to write to. Choose another --output.")
 
 
 def options_of(pairs: Iterable[str]) -> SpectralOptions:
@@ -135,7 +170,9 @@ def _write(rows: list[dict[str, Value]], types: dict[str, type], arguments: argp
         _write_parquet(rows, types, arguments)
         return
     if arguments.format == "table":
-        text = table_text(rows, origin)
+        wide = None if arguments.output or not sys.stdout.isatty() else shutil.get_terminal_size().columns
+        own = columns(resolve([name for name in arguments.metrics.split(",") if name not in METRICS]))
+        text = table_text(rows, origin, own, wide)
     else:
         text = _json(rows) if arguments.format == "json" else _csv(rows, types)
     if not arguments.output:
@@ -152,27 +189,44 @@ def _write_parquet(rows: list[dict[str, Value]], types: dict[str, type], argumen
 
     from raylab.analyzer import table_of
 
-    if not arguments.output:
-        raise UserError("--format parquet needs --output FILE.")
     try:
         pq.write_table(table_of(rows, types), arguments.output)
     except OSError as error:
         raise UserError(f"Cannot write {arguments.output}: {error}. Choose another --output.") from error
 
 
-def table_text(rows: Sequence[dict[str, Value]], origin: str) -> str:
-    """A row a layer in columns, and the means over the layers with a fit."""
-    shown = {key: form for key, form in SHOWN.items() if any(row.get(key) is not None for row in rows)}
-    cells = [[heading for heading, _ in shown.values()]]
-    cells += [[_cell(row.get(key), form) for key, (_, form) in shown.items()] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    left = [form == "s" for _, form in shown.values()]
-    lines = [
-        "  ".join(cell.ljust(w) if flush else cell.rjust(w) for cell, w, flush in zip(line, widths, left, strict=True))
-        for line in cells
-    ]
-    lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join([origin, "", *(line.rstrip() for line in lines), "", *_means(rows)])
+def table_text(rows: Sequence[dict[str, Value]], origin: str, own: Mapping[str, type], width: int | None = None) -> str:
+    """A row a layer in columns, and the means over the layers with a fit.
+
+    own: columns of a user's metrics, and their types; ours are SHOWN. Where the table is wider than `width` characters,
+    the columns go into blocks that repeat the first one.
+    """
+    headed = SHOWN | {key: (key, ".4g" if kind is float else "") for key, kind in own.items()}
+    shown = [(key, *form) for key, form in headed.items() if any(row.get(key) is not None for row in rows)]
+    padded = []
+    for key, heading, form in shown:
+        cells = [heading, *(_cell(row.get(key), form) for row in rows)]
+        size = max(map(len, cells))
+        padded.append([cell.ljust(size) if form == "s" else cell.rjust(size) for cell in cells])
+    tables = ["\n".join(_lines(block)) for block in _blocks(padded, width)]
+    reasons = "\n".join(f"{row['layer']}: {row['status']}, {row['reason']}" for row in rows if row.get("reason"))
+    return "\n\n".join(filter(None, [origin, *tables, reasons, "\n".join(_means(rows)), LEGEND]))
+
+
+def _blocks(padded: Sequence[list[str]], width: int | None) -> Iterator[list[list[str]]]:
+    """Columns of cells in blocks that fit, each with the first column."""
+    block = [padded[0]]
+    for column in padded[1:]:
+        if width is not None and len(block) > 1 and sum(len(each[0]) + GAP for each in [*block, column]) > width + GAP:
+            yield block
+            block = [padded[0]]
+        block.append(column)
+    yield block
+
+
+def _lines(block: Sequence[Sequence[str]]) -> list[str]:
+    lines = [(" " * GAP).join(cells).rstrip() for cells in zip(*block, strict=True)]
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
 
 
 def _means(rows: Sequence[dict[str, Value]]) -> list[str]:
@@ -181,7 +235,8 @@ def _means(rows: Sequence[dict[str, Value]]) -> list[str]:
     said = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
     columns = [key for key in AVERAGED if fitted and all(isinstance(row.get(key), float) for row in fitted)]
     means = [f"{key} {math.fsum(float(row[key]) for row in fitted) / len(fitted):.3f}" for key in columns]  # type: ignore[arg-type]
-    return [f"{len(rows)} layers: {said}", *([f"mean of the ok: {', '.join(means)}"] if means else [])]
+    first = f"{len(rows)} layer{'' if len(rows) == 1 else 's'}: {said}"
+    return [first, f"mean of the ok: {', '.join(means)}"] if means else [first]
 
 
 def _cell(value: Value, form: str) -> str:

@@ -56,5 +56,4 @@ def _kind(value: object) -> type:
 def _result(model: str, index: int, row: dict, columns: list[str]) -> TrialResult:
     trial = Trial("spectra", model, 0, f"digest of {model}", "", row["layer"], "original", 0, 0, "m")
     values = {name: row[name] for name in ("kind", "N", "M", *columns)} | {"layer_index": index}
-    skipped = row["status"] == "skipped"
-    return TrialResult(trial, "skipped" if skipped else "ok", values, error=row["reason"] if skipped else None)
+    return TrialResult(trial, row["status"], values, error=row["reason"])

@@ -85,8 +85,8 @@ def test_chosen_layers_and_a_metric_of_ones_own():
 def test_a_layer_without_a_power_law_failed_and_says_why():
     rows = raylab.analyze({"dead": np.zeros((20, 30)), "bad": np.full((20, 30), np.nan)}, options=CPU).to_pylist()
     assert [(row["status"], row["reason"]) for row in rows] == [
-        ("failed", "no power law: too_few"),
-        ("failed", "no power law: non_finite"),
+        ("failed", "no power law: fewer than two eigenvalues above the threshold"),
+        ("failed", "no power law: a weight is not finite"),
     ]
     assert all(math.isnan(row["alpha"]) for row in rows)
 

@@ -20,7 +20,7 @@ from raylab.types import SpectralOptions
 def path(tmp_path):
     rng = np.random.default_rng(0)
     state = {f"fc{i}.weight": rng.standard_t(3, size=(60, 40)).astype(np.float32) for i in range(3)}
-    save_file(state | {"small.weight": np.ones((4, 4), np.float32)}, tmp_path / "net.safetensors")
+    save_file(state | {"head.weight": np.ones((4, 4), np.float32)}, tmp_path / "net.safetensors")
     return tmp_path / "net.safetensors"
 
 
@@ -31,8 +31,8 @@ def test_a_table_to_read(path, capsys):
     assert lines[2].split()[:6] == ["layer", "kind", "N", "M", "alpha", "+-"]
     alpha = raylab.analyze(path, options=SpectralOptions(device="numpy"))["alpha"][0].as_py()
     assert lines[4].split()[:5] == ["fc0", "linear", "60", "40", f"{alpha:.3f}"]
-    assert lines[7].endswith("4 eigenvalues are fewer than min_evals=8")
-    assert lines[9] == "4 layers: 3 ok, 1 skipped"
+    assert "head: skipped, 4 eigenvalues are fewer than min_evals=8" in lines
+    assert "4 layers: 3 ok, 1 skipped" in lines
     assert not any(line != line.rstrip() for line in lines)
 
 
@@ -40,11 +40,12 @@ def test_files_hold_what_analyze_gives(path, tmp_path, capsys):
     options = SpectralOptions(device="numpy")
     expected = raylab.analyze(path, ("standard", "marchenko_pastur", "esd"), options).to_pylist()
     command = ["analyze", str(path), "--metrics", "standard,marchenko_pastur,esd", "--option", "device=numpy"]
-    assert main([*command, "--format", "parquet", "--output", str(tmp_path / "x.parquet")]) == 0
+    assert main([*command, "--output", str(tmp_path / "x.parquet")]) == 0
     assert repr(pq.read_table(tmp_path / "x.parquet").to_pylist()) == repr(expected)
     assert main([*command, "--format", "json", "--output", str(tmp_path / "x.json")]) == 0
     rows = json.loads((tmp_path / "x.json").read_text())
     assert rows[1]["alpha"] == expected[1]["alpha"] and rows[1]["evals"] == expected[1]["evals"]
+    command[command.index("standard,marchenko_pastur,esd")] = "standard,marchenko_pastur"
     assert main([*command, "--format", "csv"]) == 0
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert float(rows[2]["D"]) == expected[2]["D"] and rows[3]["reason"].startswith("4 eigenvalues")
@@ -54,13 +55,14 @@ def test_options_and_patterns(path, capsys):
     arguments = ["--layers", "fc0,fc1", "--metrics", "norms", "--option", "min_evals=none", "--option", "dtype=float32"]
     assert main(["analyze", str(path), *arguments]) == 0
     out = capsys.readouterr().out
-    assert "fc1" in out and "fc2" not in out and "alpha" not in out
+    table = out.partition("+-:")[0]
+    assert "fc1" in table and "fc2" not in table and "alpha" not in table
 
 
 def test_a_layer_without_a_fit_is_exit_code_1(tmp_path, capsys):
     save_file({"dead.weight": np.zeros((20, 30), np.float32)}, tmp_path / "d.safetensors")
     assert main(["analyze", str(tmp_path / "d.safetensors")]) == 1
-    assert "no power law: too_few" in capsys.readouterr().out
+    assert "fewer than two eigenvalues" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -81,6 +83,8 @@ def test_a_layer_without_a_fit_is_exit_code_1(tmp_path, capsys):
         (["--layers", "conv*"], "matches no layer"),
         (["--format", "parquet"], "needs --output"),
         (["--output", "/no/such/folder/x.txt"], "Choose another --output"),
+        (["--output", "x.xlsx"], "the ending must be"),
+        (["--metrics", "esd", "--format", "csv"], "use --format json"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(path, arguments, message, capsys):
@@ -111,3 +115,32 @@ def test_much_work_is_done_with_numba(path, monkeypatch):
     monkeypatch.setattr(terminal, "LITTLE_WORK", 1)
     main(["analyze", str(path)])
     assert seen == ["numpy", "auto"]
+
+
+def test_a_metric_of_ones_own_from_the_working_directory_is_shown(path, tmp_path, monkeypatch, capsys):
+    (tmp_path / "own_lab.py").write_text("def spread(spectrum):\n    return spectrum.evals[-1] - spectrum.evals[0]\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert main(["analyze", str(path), "--metrics", "norms,own_lab:spread"]) == 0
+    assert "spread" in capsys.readouterr().out.splitlines()[2]
+
+
+def test_a_narrow_terminal_gets_blocks_that_repeat_the_layer():
+    rows = [{"layer": f"fc{i}", "status": "ok", "reason": None, "alpha": 2.0 + i, "log_norm": 1.0} for i in range(3)]
+    wide, narrow = (terminal.table_text(rows, "net", {}, width).splitlines() for width in (None, 16))
+    assert sum(line.startswith("layer") for line in wide) == 1
+    assert [line.split() for line in narrow if line.startswith("layer")] == [["layer", "alpha"], ["layer", "log_norm"]]
+
+
+def test_a_reader_that_goes_away_is_no_error(path):
+    script = f"import sys; from raylab.__main__ import main; sys.exit(main(['analyze', {str(path)!r}]))"
+    command = f'({sys.executable} -c "{script}"; echo $? >&2) | true'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.stderr == "0\n"
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 0), (["--help"], 0), (["analize", "x"], 2)])
+def test_the_script_says_what_it_can(arguments, code, capsys):
+    assert main(arguments) == code
+    said = capsys.readouterr()
+    assert ("Did you mean 'analyze'" in said.err) if code else ("raylab query RESULTS SQL" in said.out)

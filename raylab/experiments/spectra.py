@@ -6,12 +6,12 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from raylab import spectral
 from raylab.errors import UserError
-from raylab.experiments.attempt import add_values, attempt
+from raylab.experiments.attempt import attempt
 from raylab.experiments.metrics import metrics_of
 from raylab.layers import has_matrices, matrices_shape, measurable, weights
 from raylab.models.sources import ACCEPTED, Source, of_model
@@ -134,7 +134,7 @@ class Spectra:
             return {}
         seconds = (time.perf_counter() - start) / len(trials)
         return {
-            trial: add_values(TrialResult(trial, "ok", self._about(layer, subject)), row, seconds)
+            trial: replace(self._measured(trial, layer, subject, row), seconds=seconds)
             for trial, layer, row in zip(trials, layers, rows, strict=True)
         }
 
@@ -144,8 +144,15 @@ class Spectra:
             layer, reason = subject.skipped[name]
             return TrialResult(trial, "skipped", self._about(layer, subject), error=reason)
         layer = subject.layers[name]
-        values = spectral.measure(tensors[name], layer, self.metrics, self.options, _seed(trial))
-        return TrialResult(trial, "ok", {**self._about(layer, subject), **values})
+        return self._measured(
+            trial, layer, subject, spectral.measure(tensors[name], layer, self.metrics, self.options, _seed(trial))
+        )
+
+    def _measured(self, trial: Trial, layer: Layer, subject: Subject, values: Mapping[str, Value]) -> TrialResult:
+        """A layer without a power law has failed, as for raylab.analyze; what else is known of it is kept."""
+        reason = spectral.why_failed(values)
+        about = self._about(layer, subject)
+        return TrialResult(trial, "failed" if reason else "ok", {**about, **values}, error=reason)
 
     def _about(self, layer: Layer, subject: Subject) -> dict[str, Value]:
         about: dict[str, Value] = {"layer_index": layer.index, "kind": layer.kind, "origin": subject.origin}

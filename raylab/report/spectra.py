@@ -10,7 +10,7 @@ import pyarrow as pa
 from raylab.report import by_depth, compare, esd
 from raylab.report.layerwise import FAILED, OK, SKIPPED, Layers, listed, models, plural
 from raylab.report.picture import Picture
-from raylab.results import frame
+from raylab.results import frame, schema
 from raylab.results.text import TextTable, number, significant
 from raylab.types import ORIGINAL
 
@@ -39,7 +39,8 @@ def pictures(table: pa.Table) -> list[Picture]:
     """All figures that these results allow, in the order of the report."""
     found = models(table)
     several = [by_depth.alpha_by_depth(found), by_depth.alpha_histogram(found)]
-    drawn = [*several, *compare.comparisons(found), *_spectra(found), by_depth.metrics_by_depth(found)]
+    others = by_depth.metrics_by_depth(found, (*by_depth.METRICS, *own(table)))
+    drawn = [*several, *compare.comparisons(found), *_spectra(found), others]
     return [picture for picture in drawn if picture]
 
 
@@ -71,6 +72,12 @@ def tables(table: pa.Table, most: int | None = None) -> list[TextTable]:
     return made + [layer_table(each, most, named=len(found) > 1) for each in found]
 
 
+def own(table: pa.Table) -> list[str]:
+    """The columns of a user's metrics that are numbers."""
+    numbers = schema.metric_columns(table.schema)
+    return [name for name in numbers if schema.group(table.schema.field(name)) == "own"]
+
+
 def model_table(found: Sequence[Layers]) -> TextTable:
     """A row a model: how many layers, and means over those whose fit succeeded."""
     means = [(column, name) for column, name in MEANS if any(np.isfinite(each.mean(column)) for each in found)]
@@ -92,7 +99,8 @@ def model_table(found: Sequence[Layers]) -> TextTable:
 
 def layer_table(layers: Layers, most: int | None = None, named: bool = False) -> TextTable:
     """A row a layer, in the order of the model."""
-    shown = [column for column in COLUMNS if np.isfinite(layers.floats(column[0])).any()]
+    columns = [*COLUMNS, *((name, name, 3) for name in own(layers.table))]
+    shown = [column for column in columns if np.isfinite(layers.floats(column[0])).any()]
     total = len(layers.names)
     places = range(total if most is None else min(most, total))
     rows = [_row(layers, at, shown) for at in places]

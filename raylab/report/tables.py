@@ -49,7 +49,8 @@ def plan_table(plan: Plan) -> TextTable:
     every = [sum(counts[layer, perturbation] for layer in layers) for perturbation in perturbations]
     finished = sum(done.values())
     rows.append(["all", *(f"{n:,}" for n in every), f"{finished:,}", f"{len(plan.trials) - finished:,}"])
-    header = ["layer", *(labels.style(name).name for name in perturbations), "done", "to run"]
+    made = ["trials"] if perturbations == [frame.ORIGINAL] else [labels.style(name).name for name in perturbations]
+    header = ["layer", *made, "done", "to run"]
     return TextTable(f"Plan: {len(plan.trials):,} trials", header, rows, note="\n".join(_plan_notes(plan)))
 
 

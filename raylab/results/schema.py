@@ -65,6 +65,10 @@ LAYER = _group(
     kind=(str, "kind of layer: linear, hf_conv1d, conv2d, embedding, ..."),
     N=(int, "longer side of the layer's matrix"),
     M=(int, "shorter side of the layer's matrix"),
+    matrices=(int, "how many N x M matrices are pooled in the spectrum: slices of a convolution, blocks [count]"),
+    origin=(str, "where the weights came from: a file, a library, a hub"),
+    slice=(int, "which slice of a convolution, from 0 (conv=slices)"),
+    reason=(str, "why a layer is skipped or has no power law, else null"),
 )
 OUTCOME = _group(
     "outcome",
@@ -209,20 +213,21 @@ def schema(columns: Mapping[str, type]) -> pa.Schema:
 
     Raises ValueError for a type other than float, int, str and list, or a declared name that means something else here.
     """
-    fields = {name: _field(name, column.type) for name, column in {**IDENTITY, **LAYER}.items()}
+    fields = {name: described(name, column.type) for name, column in {**IDENTITY, **LAYER}.items()}
     for name, kind in columns.items():
         if kind not in ARROW:
             raise ValueError(f"column '{name}' is declared as {kind!r}: use float, int, str or list")
         fixed = {**IDENTITY, **LAYER, **OUTCOME, **PROVENANCE}.get(name)
         if fixed and fixed.type != ARROW[kind]:
             raise ValueError(f"column '{name}' is fixed as {fixed.type}, not {kind.__name__}: choose another name")
-        fields.setdefault(name, _field(name, ARROW[kind]))
+        fields.setdefault(name, described(name, ARROW[kind]))
     for name, column in {**OUTCOME, **PROVENANCE}.items():
-        fields.setdefault(name, _field(name, column.type))
+        fields.setdefault(name, described(name, column.type))
     return pa.schema(list(fields.values()))
 
 
-def _field(name: str, kind: pa.DataType) -> pa.Field:
+def described(name: str, kind: pa.DataType) -> pa.Field:
+    """A field with what is known of it: its description and group."""
     known = KNOWN.get(name)
     group, text = (known.group, known.description) if known else _unknown(name)
     return pa.field(name, kind, metadata={"description": text, "group": group})

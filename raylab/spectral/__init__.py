@@ -15,6 +15,7 @@ from raylab.spectral.measure import (
     resolve,
     threads_of,
     version,
+    why_failed,
 )
 from raylab.spectral.metrics import METRICS
 from raylab.spectral.power_law import fit, fit_evals
@@ -35,4 +36,5 @@ __all__ = [
     "spectrum",
     "threads_of",
     "version",
+    "why_failed",
 ]

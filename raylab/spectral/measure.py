@@ -25,7 +25,7 @@ from raylab.spectral.esd import spectra, spectrum
 from raylab.spectral.farms import check_windows
 from raylab.spectral.metrics import METRICS
 from raylab.spectral.parallel import cores, in_threads
-from raylab.spectral.power_law import ESTIMATORS, fit_evals
+from raylab.spectral.power_law import ESTIMATORS, WHY_NO_FIT, fit_evals
 from raylab.spectral.uncertainty import check_replicas
 from raylab.types import Layer, Metric, SpectralOptions, Spectrum, Value, digest
 
@@ -116,6 +116,12 @@ def measure_many(
         i: row for batch, rows in zip(work_list, measured, strict=True) for i, row in zip(batch, rows, strict=True)
     }
     return [values[i] for i in range(len(items))]
+
+
+def why_failed(values: Mapping[str, Value]) -> str | None:
+    """Why a layer with these values has no power law, in words; None where it has one, or none was asked for."""
+    status = str(values.get("fit_status", "ok"))
+    return None if status == "ok" else f"no power law: {WHY_NO_FIT.get(status, status)}"
 
 
 def threads_of(options: SpectralOptions) -> int:

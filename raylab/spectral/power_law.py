@@ -22,6 +22,13 @@ from raylab.types import Array, PowerLawFit, SpectralOptions, Spectrum
 SMALL_SAMPLE = 20  # below this many points weightwatcher 0.7.7 changes its rule
 SMALL_TAIL = 8  # the shortest tail of that rule
 
+# What `status` means, for a person.
+WHY_NO_FIT = {
+    "non_finite": "a weight is not finite",
+    "too_few": "fewer than two eigenvalues above the threshold",
+    "constant": "all eigenvalues are equal",
+    "no_tail": "no tail is spread out",
+}
 NAN = math.nan
 # (points above the threshold, how many eigenvalues are not above it, options) -> the tail, or None where there is none
 Estimator = Callable[[Array, int, SpectralOptions], Tail | None]

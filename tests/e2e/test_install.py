@@ -35,7 +35,7 @@ def console_script(tmp_path_factory) -> Path:
 
 
 def test_the_console_script_of_a_wheel_runs_the_main_job(console_script, tmp_path):
-    assert "fcn_mnist" in call(console_script, "--help", cwd=tmp_path)
+    assert "fcn_mnist" in call(console_script, "run", "--help", cwd=tmp_path)
     out = call(console_script, "debug=tiny", "results=out", cwd=tmp_path)
     assert "out/report.html" in out
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000

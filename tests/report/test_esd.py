@@ -90,7 +90,7 @@ def test_edge_and_spikes_are_marked():
 def test_a_failed_fit_is_drawn_without_its_line_and_says_why(layers, tmp_path):
     place = layers.names.index("transformer.h.0.mlp.c_fc")
     picture = esd(layers, place)
-    assert picture.panels[0].note == "no power law: constant"
+    assert picture.panels[0].note == "no power law: all eigenvalues are equal"
     assert not axes(picture.panels[0]).lines
     assert [key.text for key in picture.keys] == ["eigenvalues"]
     assert picture.save(tmp_path / "a.png")[0].stat().st_size > 1000

@@ -16,7 +16,7 @@ def table():
 def test_layers_say_what_became_of_them(table):
     (found,) = models(table)
     by_name = dict(zip(found.names, zip(found.states, map(found.reason, range(12)), strict=True), strict=True))
-    assert by_name["transformer.h.0.mlp.c_fc"] == ("failed", "no power law: constant")
+    assert by_name["transformer.h.0.mlp.c_fc"] == ("failed", "no power law: all eigenvalues are equal")
     assert by_name["tiny"][0] == "skipped" and "min_evals" in by_name["tiny"][1]
     assert by_name["lm_head"] == ("ok", "")
     assert [found.count(state) for state in ("ok", "failed", "skipped")] == [10, 1, 1]

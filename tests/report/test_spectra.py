@@ -59,7 +59,7 @@ def test_layer_table_has_a_row_a_layer(one, small):
     head = small.to_pandas().set_index("layer").loc["lm_head"]
     assert rows["lm_head"]["α ± σ"] == f"{head.alpha:.3f} ± {head.sigma:.3f}"
     assert rows["lm_head"]["tail"] == f"{head.num_tail:.0f}" and rows["lm_head"]["status"] == "ok"
-    assert rows["transformer.h.0.mlp.c_fc"]["status"] == "failed: no power law: constant"
+    assert rows["transformer.h.0.mlp.c_fc"]["status"] == "failed: no power law: all eigenvalues are equal"
     assert rows["tiny"]["status"].startswith("skipped: ") and rows["tiny"]["α ± σ"] == "–"
 
 
@@ -77,7 +77,7 @@ def test_findings_name_the_layers(one, small):
     assert f"Mean α is {good.alpha.mean():.2f}; of 10 layers, {within} have α in 2 to 6" in said
     worst = good.loc[good.D.idxmax()]
     assert f"by D, in {worst.layer} ({worst.D:.3f})" in said
-    assert "1 layer without a power law: transformer.h.0.mlp.c_fc (constant)" in said
+    assert "1 layer without a power law: transformer.h.0.mlp.c_fc (all eigenvalues are equal)" in said
     trapped = small.to_pandas().query("num_traps > 0")
     assert len(trapped) and f"{len(trapped)} layer" in said.partition("by D")[2]
 

@@ -84,7 +84,9 @@ def _at(path: Path, pretrained: bool, name: str | None = None) -> Source:
     name = name or label(path)
     if path.is_dir() and lora.is_adapter(path):
         if not pretrained:
-            raise UserError(f"{path} is an adapter, which has no random version: leave out model.pretrained=false.")
+            raise UserError(
+                f"{path} is an adapter, which has no random version: leave out model.pretrained=false (--random)."
+            )
         adapter = lora.open_adapter(path)
         return Source(name, adapter.alone(), f"{path} (LoRA updates, without their base)", adapter.digest)
     if not pretrained:

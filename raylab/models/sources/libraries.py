@@ -71,14 +71,17 @@ def open_transformers(model_type: str, pretrained: bool) -> Source:
 def from_config_file(name: str, folder: Path) -> Source:
     """The model that a folder's config.json describes, with random weights. Code beside it is never run."""
     if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} has no config.json to build random weights from: leave out model.pretrained=false.")
+        raise UserError(
+            f"{folder} has no config.json to build random weights from: leave out model.pretrained=false (--random)."
+        )
     options = {"local_files_only": True, "trust_remote_code": False}
     return _from_config(name, str(folder / "config.json"), lambda auto: auto.from_pretrained(folder, **options))
 
 
 def not_at_hand(what: str) -> str:
     """The line for weights that are not in the local cache."""
-    return f"{what} is not in the local cache: give model.download=true, or a local file or folder instead."
+    give = "give model.download=true (raylab analyze: --download)"
+    return f"{what} is not in the local cache: {give}, or a local file or folder instead."
 
 
 def _from_config(name: str, origin: str, configure: Callable[[Any], Any]) -> Source:
@@ -87,6 +90,10 @@ def _from_config(name: str, origin: str, configure: Callable[[Any], Any]) -> Sou
     def make() -> Any:
         try:
             config = configure(transformers.AutoConfig)
+            # The class that the trained weights belong to, so that its layers have the same names.
+            named = getattr(transformers, (getattr(config, "architectures", None) or [""])[0], None)
+            if named is not None and hasattr(named, "_from_config"):
+                return named._from_config(config)
             return transformers.AutoModel.from_config(config, trust_remote_code=False)
         except (ValueError, KeyError, OSError, ImportError) as error:
             raise UserError(f"transformers cannot build a model from {origin}: {first_line(error)}") from error
@@ -103,7 +110,9 @@ def _built(name: str, origin: str, make: Callable[[], Any], *, pretrained: bool)
             raise UserError(
                 f"Cannot open {origin} ({first_line(error)}): give a local file or folder instead."
             ) from error
-    return of_model(name, model, origin if pretrained else f"{origin}, random weights")
+    return (
+        of_model(name, model, origin) if pretrained else of_model(f"{name}-random", model, f"{origin}, random weights")
+    )
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ import numpy as np
 
 from raylab.errors import UserError
 from raylab.models.sources.dtypes import STORED_TYPES, StoredType, widened
-from raylab.models.sources.naming import natural_order
+from raylab.models.sources.naming import flow_order
 from raylab.types import Array
 
 MAX_HEADER = 100_000_000  # bytes, as in the reference implementation
@@ -76,7 +76,7 @@ class StoredTensor:
 
 
 def open_files(paths: Iterable[Path]) -> dict[str, StoredTensor]:
-    """The tensors of one file, or of all shards of a model, in natural order of their names ("h.2" before "h.10").
+    """The tensors of one file, or of all shards of a model, in the order in which data flow, so far as names tell.
 
     The order of registration is not stored: the format sorts tensors by type and name. Raises UserError for a damaged
     file, and for a tensor that two files hold.
@@ -88,7 +88,7 @@ def open_files(paths: Iterable[Path]) -> dict[str, StoredTensor]:
                 other = tensors[tensor.name].path.name
                 raise UserError(f"Both {other} and {path} hold '{tensor.name}': name the one file that is meant.")
             tensors[tensor.name] = tensor
-    return {name: tensors[name] for name in sorted(tensors, key=natural_order)}
+    return {name: tensors[name] for name in sorted(tensors, key=flow_order)}
 
 
 def read_header(path: Path) -> list[StoredTensor]:

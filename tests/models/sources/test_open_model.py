@@ -146,7 +146,7 @@ def test_a_misspelt_path(file):
 def test_a_misspelt_folder_may_be_a_name_of_the_hub(tmp_path, monkeypatch):
     (tmp_path / "my_model").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"'my_modle', .*model\.download=true, or a .*Did you mean 'my_model'"):
+    with pytest.raises(UserError, match=r"'my_modle', .*model\.download=true .*, or a .*Did you mean 'my_model'"):
         open_model("my_modle")
 
 

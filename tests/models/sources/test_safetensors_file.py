@@ -197,3 +197,22 @@ def test_a_file_that_shrinks_after_it_was_opened(tmp_path):
     path.unlink()
     with pytest.raises(UserError, match=r"Cannot read 'b' from .*w\.safetensors"):
         np.asarray(tensor)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["wte", "wpe", "h.0.attn.c_attn", "h.0.attn.c_proj", "h.0.mlp.c_fc", "h.0.mlp.c_proj", "h.10.attn.c_attn"],
+        ["model.embed_tokens", *(f"model.layers.0.self_attn.{x}_proj" for x in "qkvo"), "model.layers.0.mlp.gate_proj",
+         "model.layers.0.mlp.up_proj", "model.layers.0.mlp.down_proj", "model.layers.2.self_attn.q_proj", "lm_head"],
+        ["conv1", "layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1", "fc"],
+        ["fc1", "fc2", "fc3", "fc10"],
+        ["encoder.layers.0.fc1", "decoder.layers.0.fc1", "head"],
+    ],
+)  # fmt: skip
+def test_layers_come_in_the_order_in_which_data_flow(names, tmp_path):
+    save_file({f"{name}.weight": torch.ones(2, 2) for name in reversed(names)}, tmp_path / "m.safetensors")
+    found = [name.removesuffix(".weight") for name in open_files([tmp_path / "m.safetensors"])]
+    if "wte" in names:  # which of the two embeddings comes first, no name tells
+        found[:2] = sorted(found[:2], reverse=True)
+    assert found == names
