@@ -59,7 +59,7 @@ def run(config: Config, settings: dict[str, Any], command: str) -> int:
     """One run of a config; `settings` is the same as plain data, for the record. Returns the exit code."""
     console = Console()
     folder = Path(config.results)
-    console.print(f"[bold]raylab[/] {config.name}: reading data, resolving names", highlight=False)
+    console.print(f"[bold]raylab[/] {config.name}: resolving names, opening what they name", highlight=False)
     experiment = experiments.build(config)
     identity = dict(experiment.identity)
     _refuse_another_study(folder, settings, identity)
@@ -181,7 +181,8 @@ def _run_info(settings: dict[str, Any], identity: dict[str, str], command: str, 
 def _common(info: dict[str, Any]) -> dict[str, Any]:
     """The provenance that all rows of a run have in common."""
     spectral = info["config"]["spectral"]
-    options = {key: spectral[key] for key in ("dtype", "small_sample", "threshold", "threshold_kind", "conv")}
+    options = {key: spectral[key] for key in ("dtype", "small_sample", "threshold", "threshold_kind", "conv", "groups")}
+    options["split"] = "parts" if spectral["split"] else "whole"
     started = datetime.fromisoformat(info["started_at"])
     return {
         "config": info["digest"],

@@ -30,6 +30,7 @@ LITTLE_WORK = 3e10  # multiplications in all: below, numba and scipy take longer
 # Column -> its heading and how its values are written; of those that the metrics give, in this order.
 SHOWN = {
     "layer": ("layer", "s"),
+    "slice": ("slice", "d"),
     "kind": ("kind", "s"),
     "N": ("N", "d"),
     "M": ("M", "d"),

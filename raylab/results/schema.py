@@ -198,6 +198,8 @@ PROVENANCE = _group(
     threshold=(float, "eigenvalues at or below it never enter a fit [weight^2, or a fraction of lambda_max]"),
     threshold_kind=(str, "absolute, or relative (to lambda_max)"),
     conv=(str, "treatment of convolutions: pooled, slices, reshape or fft"),
+    groups=(str, "grouped convolutions: stored, as the tensor lies, or blocks, each group by itself"),
+    split=(str, "fused tensors (q, k, v; gates): whole, or in parts"),
     started_at=(TIME, "when the run that made this row began (UTC)"),
     finished_at=(TIME, "when the row reached the driver (UTC)"),
 )
