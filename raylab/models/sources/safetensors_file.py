@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,12 @@ from raylab.types import Array
 
 MAX_HEADER = 100_000_000  # bytes, as in the reference implementation
 LENGTH_BYTES = 8
+
+
+# Names of a language model's output layer, and of the embeddings that it may share its weights with.
+HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output_embeddings?|output|decoder)(\.decoder)?\.weight$")
+EMBEDDING = re.compile(r"(^|\.)(wte|tok_embeddings|(word_|token_)?embed(ding|dings|_tokens|_in)?|shared)\.weight$")
+COMPARED_BYTES = 1 << 24  # at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +95,28 @@ def open_files(paths: Iterable[Path]) -> dict[str, StoredTensor]:
                 other = tensors[tensor.name].path.name
                 raise UserError(f"Both {other} and {path} hold '{tensor.name}': name the one file that is meant.")
             tensors[tensor.name] = tensor
-    return {name: tensors[name] for name in sorted(tensors, key=flow_order)}
+    return _tied({name: tensors[name] for name in sorted(tensors, key=flow_order)})
+
+
+def _tied(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """A head that is a copy of an embedding, byte by byte, becomes that embedding: the model had tied them."""
+    for head in filter(HEAD.search, tensors):
+        for embedding in filter(EMBEDDING.search, tensors):
+            if _same_bytes(tensors[embedding], tensors[head]):
+                tensors[head] = tensors[embedding]
+                break
+    return tensors
+
+
+def _same_bytes(a: StoredTensor, b: StoredTensor) -> bool:
+    """Whether two tensors are alike in type, shape and content; most that are not differ in the first row."""
+    if (a.shape, a.dtype) != (b.shape, b.dtype) or a.dtype.raw is None or not a.shape:
+        return False
+    rows = a.shape[0]
+    step = max(1, COMPARED_BYTES * rows // max(1, math.prod(a.shape) * a.dtype.bits // 8))
+    starts = [0, *range(1, rows, step)]
+    blocks = zip(starts, [*starts[1:], rows], strict=True)
+    return all(np.array_equal(a.rows(*block), b.rows(*block), equal_nan=True) for block in blocks)
 
 
 def read_header(path: Path) -> list[StoredTensor]:

@@ -216,3 +216,16 @@ def test_layers_come_in_the_order_in_which_data_flow(names, tmp_path):
     if "wte" in names:  # which of the two embeddings comes first, no name tells
         found[:2] = sorted(found[:2], reverse=True)
     assert found == names
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_head_that_is_a_copy_of_the_embedding_is_measured_once(dtype, tmp_path):
+    embedding = torch.randn(50, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
+    other = embedding.clone()
+    other[-1, -1] += 1
+    for head, skipped in ((embedding.clone(), ["lm_head"]), (other, []), (embedding[:-1].clone(), [])):
+        state = {"model.embed_tokens.weight": embedding, "h.0.fc.weight": embedding.clone(), "lm_head.weight": head}
+        save_file(state, tmp_path / "m.safetensors")
+        _, left_out = find_layers(open_files([tmp_path / "m.safetensors"]))
+        assert [item.layer.name for item in left_out] == skipped
+        assert not skipped or left_out[0].reason == "tied: the same tensor as model.embed_tokens"
