@@ -1,4 +1,4 @@
-"""On a CUDA GPU: needs torch, numpy and pytest only. pytest -m gpu tests/gpu"""
+"""On a CUDA GPU: needs torch, numpy, pytest and pytest-xdist only. pytest -m gpu tests/gpu"""
 
 import numpy as np
 import pytest
