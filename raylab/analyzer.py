@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raylab.errors import UserError
-from raylab.layers import Skipped, has_matrices, matrices_shape, measurable, weights
+from raylab.layers import Skipped, measurable, size_columns, weights
 from raylab.models.sources import open_model
 from raylab.spectral import columns, measure_many, measure_spectrum, resolve, slice_spectra, why_failed
 from raylab.spectral.parallel import in_threads
@@ -97,17 +97,15 @@ def _skipped_row(item: Skipped, options: SpectralOptions) -> dict[str, Value]:
 
 def _identity(layer: Layer, options: SpectralOptions) -> dict[str, Value]:
     row: dict[str, Value] = {"layer": layer.name, "kind": layer.kind, "dtype": options.dtype}
-    if not has_matrices(layer):
-        return row
-    count, N, M = matrices_shape(layer, options.conv, options.groups)
-    return {**row, "N": N, "M": M, "matrices": 1 if options.conv == "slices" else count}
+    return row | size_columns(layer, options.conv, options.groups)
 
 
 def table_of(rows: Sequence[dict[str, Value]], types: Mapping[str, type]) -> pa.Table:
     """What `rows_of` gives, as a table."""
     import pyarrow as pa
 
-    from raylab.results.schema import ARROW, described
+    from raylab.results.columns import ARROW
+    from raylab.results.schema import described
 
     sizes: dict[str, type] = {"N": int, "M": int, "matrices": int}
     kinds: dict[str, type] = {"layer": str, "kind": str, **sizes, "status": str, "reason": str, "dtype": str, **types}

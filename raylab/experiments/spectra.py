@@ -13,7 +13,7 @@ from raylab import spectral
 from raylab.errors import UserError
 from raylab.experiments.attempt import attempt
 from raylab.experiments.metrics import metrics_of
-from raylab.layers import has_matrices, matrices_shape, measurable, weights
+from raylab.layers import measurable, size_columns, weights
 from raylab.models.sources import ACCEPTED, Source, of_model
 from raylab.registry import bind, call, own_code
 from raylab.types import (
@@ -156,10 +156,7 @@ class Spectra:
 
     def _about(self, layer: Layer, subject: Subject) -> dict[str, Value]:
         about: dict[str, Value] = {"layer_index": layer.index, "kind": layer.kind, "origin": subject.origin}
-        if not has_matrices(layer):
-            return about
-        count, N, M = matrices_shape(layer, self.options.conv, self.options.groups)
-        return {**about, "N": N, "M": M, "matrices": count}
+        return about | size_columns(layer, self.options.conv, self.options.groups)
 
     def _trials_of(self, checkpoint: str) -> list[Trial]:
         subject = self.subjects[checkpoint]

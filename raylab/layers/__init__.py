@@ -16,6 +16,7 @@ from raylab.layers.matrices import (
     has_matrices,
     kernel_slices,
     matrices_shape,
+    size_columns,
     to_numpy,
 )
 
@@ -33,6 +34,7 @@ __all__ = [
     "matrices_shape",
     "measurable",
     "select",
+    "size_columns",
     "split_by_size",
     "to_numpy",
     "weights",

@@ -40,6 +40,14 @@ def has_matrices(layer: Layer) -> bool:
     return layer.kind != NO_MATRIX and len(layer.shape) == 2
 
 
+def size_columns(layer: Layer, conv: str, groups: str) -> dict[str, int]:
+    """The columns N, M and matrices (how many a row pools) of a layer; none for one that stands for no matrix."""
+    if not has_matrices(layer):
+        return {}
+    count, N, M = matrices_shape(layer, conv, groups)
+    return {"N": N, "M": M, "matrices": 1 if conv == "slices" else count}
+
+
 def as_matrices(weights: Any, layer: Layer, conv: str = "pooled", groups: str = "stored") -> Array:
     """The matrices that a layer stands for, (matrices, rows, columns); without a copy where they lie as they are.
 

@@ -42,7 +42,7 @@ def pictures(table: pa.Table, correlations: pa.Table) -> list[Picture]:
 
 
 def _own(correlations: pa.Table) -> list[str]:
-    from raylab.results.schema import KNOWN
+    from raylab.results.columns import KNOWN
 
     names = dict.fromkeys(correlations["metric"].to_pylist())
     return [name for name in names if name not in KNOWN and not name.startswith("rand_")]

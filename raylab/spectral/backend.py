@@ -112,16 +112,15 @@ def _numpy(matrices: Sequence[Array], dtype: str) -> list[Array]:
 
 def _by_numpy(tall: Array) -> Array:
     gram = tall.T @ tall
-    finite = np.isfinite(gram.diagonal()).all()
-    return np.linalg.eigvalsh(gram).astype(np.float64) if finite else np.full(len(gram), np.nan)
+    return np.linalg.eigvalsh(gram).astype(np.float64) if lapack.is_finite(gram) else np.full(len(gram), np.nan)
 
 
 def _mkl(gram: Array) -> Array:
     import torch
 
-    if not np.isfinite(gram.diagonal()).all():
+    if not lapack.is_finite(gram):
         return np.full(len(gram), np.nan)
-    return torch.linalg.eigvalsh(torch.from_numpy(gram)).numpy()
+    return torch.linalg.eigvalsh(torch.from_numpy(gram)).numpy().astype(np.float64)
 
 
 @functools.cache

@@ -51,7 +51,7 @@ def eigenvalues(matrices: Sequence[Array], dtype: str = "float64") -> list[Array
     waiting: dict[int, list[tuple[int, Array, Array]]] = defaultdict(list)
     for i, matrix in enumerate(matrices):
         lower = gram(matrix, dtype)
-        if np.isfinite(lower.diagonal()).all():  # a sum of squares is, if and only if all of its column are
+        if is_finite(lower):
             waiting[len(lower)].append((i, *tridiagonal(lower)))
     for n, tridiagonals in waiting.items():
         places, diagonals, off_diagonals = zip(*tridiagonals, strict=True)
@@ -64,6 +64,11 @@ def eigenvalues(matrices: Sequence[Array], dtype: str = "float64") -> list[Array
             if np.isnan(found[place][0]):
                 found[place][:] = sterf(*pair)
     return found
+
+
+def is_finite(gram: Array) -> bool:
+    """Whether all entries behind a Gram matrix are: a sum of squares is finite if and only if all of its column are."""
+    return bool(np.isfinite(gram.diagonal()).all())
 
 
 def load() -> None:
