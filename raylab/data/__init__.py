@@ -1,5 +1,6 @@
-"""Labelled data: what a model is trained on and evaluated with."""
+"""Data: what a model is trained on and evaluated with."""
 
+from raylab.data.evaluation import EvaluationData
 from raylab.data.labelled import ClassificationData
 
-__all__ = ["ClassificationData"]
+__all__ = ["ClassificationData", "EvaluationData"]
