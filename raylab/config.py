@@ -15,7 +15,7 @@ from typing import Any
 from raylab.errors import UserError
 from raylab.models.sources import label
 from raylab.registry import suggest
-from raylab.types import ORIGINAL, Recipe, SpectralOptions, digest
+from raylab.types import ORIGINAL, Budget, Recipe, SpectralOptions, digest
 
 
 @dataclass(kw_only=True)
@@ -51,6 +51,11 @@ class Config:
     data: dict[str, Any] = field(default_factory=dict)  # _target_ and its arguments
     train: Recipe = field(default_factory=Recipe)
     batch_size: int = 2500  # samples a forward pass in evaluation; halved when memory runs out
+    precision: str = (
+        "float32"  # of evaluation: "float32", "tf32", "bfloat16", "float16"; the baseline says what it costs
+    )
+    activations: Budget = field(default_factory=Budget)  # where a worker keeps those below the layer it is at
+    biases: str = "replaced"  # with their weights, or "kept", where a given model's layer is perturbed
     layers: list[str] = field(default_factory=lambda: ["*"])  # globs over layer names
     perturbations: list[str] = field(default_factory=lambda: [ORIGINAL])
     draws: int = 1  # repetitions of each random perturbation
@@ -75,6 +80,7 @@ _INCIDENTAL = (
     "cluster",
     "stack",
     "batch_size",
+    "activations",
     "data",
     "spectral.device",
     "model.download",
@@ -192,6 +198,8 @@ def _check(config: Config) -> None:
     _check_cluster(config.cluster)
     choices = {
         "cluster.backend": (config.cluster.backend, ("ray", "threads", "inline")),
+        "precision": (config.precision, ("float32", "tf32", "bfloat16", "float16")),
+        "biases": (config.biases, ("replaced", "kept")),
         "progress": (config.progress, ("auto", "rich", "plain", "none")),
     }
     for key, (value, known) in choices.items():
@@ -254,7 +262,13 @@ def _refuse_extra(config: dict[str, Any]) -> None:
                 raise UserError(_unknown_key(f"{parent}.{key}" if parent else key))
 
 
-_SECTIONS: dict[str, Any] = {"": Config, "cluster": ClusterConfig, "train": Recipe, "spectral": SpectralOptions}
+_SECTIONS: dict[str, Any] = {
+    "": Config,
+    "cluster": ClusterConfig,
+    "train": Recipe,
+    "spectral": SpectralOptions,
+    "activations": Budget,
+}
 
 
 def _without(config: Mapping[str, Any], sections: tuple[str, ...], prefix: str = "") -> dict[str, Any]:

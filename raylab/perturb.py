@@ -72,40 +72,35 @@ def perturb(
 
 
 @contextmanager
-def perturbed(module: nn.Module, layer: str, arrays: Mapping[str, Array]) -> Iterator[nn.Module]:
-    """Within the `with` block the named layer of `module` has these parameters; afterwards the old ones, bit for bit.
+def perturbed(module: nn.Module, arrays: Mapping[str, Array]) -> Iterator[None]:
+    """Within the `with` block parameters of `module` are these, by name ("fc1.weight"); afterwards the old ones.
 
-    The old tensors are set aside, not copied, so that leaving (also by an exception) cannot fail or round. Yields
-    the layer's module. ValueError for a layer, parameter or shape that the module does not have.
+    The old tensors are set aside bit for bit, not copied, so that leaving (also by an exception) cannot fail or round; they may lie
+    in memory that nobody can write to. A parameter that two modules share changes in both. ValueError for a parameter
+    or shape that the module does not have.
     """
     import torch
 
-    target = _submodule(module, layer)
-    parameters = {name: _parameter(target, layer, name, array.shape) for name, array in arrays.items()}
+    parameters = {name: _parameter(module, name, array.shape) for name, array in arrays.items()}
     # empty_like keeps memory format, device and dtype of what is replaced.
     new = {name: torch.empty_like(p.data).copy_(torch.tensor(arrays[name])) for name, p in parameters.items()}
     old = {name: p.data for name, p in parameters.items()}
     try:
         for name, p in parameters.items():
             p.data = new[name]
-        yield target
+        yield
     finally:
         for name, p in parameters.items():
             p.data = old[name]
 
 
-def _submodule(module: nn.Module, layer: str) -> nn.Module:
+def _parameter(module: nn.Module, name: str, shape: tuple[int, ...]) -> nn.Parameter:
     try:
-        return module.get_submodule(layer)
+        parameter = module.get_parameter(name)
     except AttributeError as error:
-        raise ValueError(f"the model has no layer '{layer}'") from error
-
-
-def _parameter(target: nn.Module, layer: str, name: str, shape: tuple[int, ...]) -> nn.Parameter:
-    parameter = target._parameters.get(name)
-    if parameter is None or tuple(parameter.shape) != shape:
-        found = None if parameter is None else tuple(parameter.shape)
-        raise ValueError(f"{layer}.{name} has shape {found}, its replacement {shape}")
+        raise ValueError(f"the model has no parameter '{name}'") from error
+    if tuple(parameter.shape) != shape:
+        raise ValueError(f"{name} has shape {tuple(parameter.shape)}, its replacement {shape}")
     return parameter
 
 

@@ -95,6 +95,15 @@ class SpectralOptions:
     farms_step: int = 0  # rows or columns from a window to the next, instead of a number of places
 
 
+@dataclass(kw_only=True)
+class Budget:
+    """How much of a model's activations one worker may hold where. What fits nowhere else goes to disk."""
+
+    gpu_gb: float = 16.0  # of the memory of a GPU
+    host_gb: float = 8.0
+    folder: str | None = None  # for what is left; null: the system's folder of temporary files
+
+
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Spectrum:
     """The empirical spectral density (ESD) of one layer.

@@ -2,26 +2,25 @@
 
 For each model: the baseline; and for each layer and perturbation a trial that replaces the layer's weight and bias
 together, evaluates from the cached activations just below the layer, and measures the spectrum of its new weight.
-This module says which trials there are; `raylab.experiments.walk` works those of one model.
+This module says which trials there are; `raylab.experiments.trained` works those of one model.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raylab import perturb, spectral
+from raylab import spectral
 from raylab.data import ClassificationData
 from raylab.errors import UserError
-from raylab.experiments.attempt import add_values
 from raylab.experiments.checkpoints import Checkpoints
-from raylab.experiments.metrics import metrics_of
-from raylab.layers import find_layers, select, split_by_size
+from raylab.experiments.metrics import measured, metrics_of
+from raylab.experiments.perturbations import by_model, perturbations_of, trials_of_layers
+from raylab.layers import LayerParameters, find_layers, parameters_of, select, split_by_size, weights
 from raylab.models.kernels import as_tensor
 from raylab.registry import bind, call, own_code
 from raylab.train import TRAIN_VERSION, relu_network
@@ -48,7 +47,7 @@ COLUMNS: Mapping[str, type] = {
     **{"accuracy": float, "loss": float, "num_samples": int, "train_seconds": float, "device": str},
 }
 EVALUATION_VERSION = "1"  # raised whenever the same weights would give another accuracy, loss or similarity
-MODEL_METHODS = ("initial_state", "initial_law", "load", "stages", "stage_of")
+MODEL_METHODS = ("initial_state", "initial_law", "load")
 SIMILARITY = ("activation_disagreement", "js_divergence", "linear_cka")
 
 
@@ -66,7 +65,7 @@ class PerturbLayers:
     data: ClassificationData
     recipe: Recipe
     batch_size: int
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerParameters, ...]
     skipped: Mapping[str, str]  # layer -> why it is left out
     perturbations: Mapping[str, Perturbation]
     draws: int
@@ -117,21 +116,13 @@ class PerturbLayers:
 
     def run(self, group: Group) -> Iterator[Outcome]:
         """Train what has no checkpoint yet, then walk each model once from its first layer to its last."""
-        from raylab.experiments import walk
+        from raylab.experiments import trained
 
-        return walk.run(self, by_model(group))
+        return trained.run(self, by_model(group))
 
     def measure(self, outcomes: Sequence[Outcome]) -> list[TrialResult]:
         """The spectra of perturbed weights; an outcome without weights is finished as it is."""
-        items = [(o.weights, o.layer) for o in outcomes if o.weights is not None and o.layer is not None]
-        seeds = [int(o.result.trial.rng("spectrum").integers(2**63)) for o in outcomes if o.weights is not None]
-        start = time.perf_counter()
-        values = iter(spectral.measure_many(items, self.metrics, self.options, seeds))
-        seconds = (time.perf_counter() - start) / max(len(items), 1)
-        return [
-            outcome.result if outcome.weights is None else add_values(outcome.result, next(values), seconds)
-            for outcome in outcomes
-        ]
+        return measured(outcomes, self.metrics, self.options)
 
     def _trials_of(self, replicate: int) -> Iterator[Trial]:
         whole = Trial(
@@ -148,10 +139,8 @@ class PerturbLayers:
             own_code=digest(dict(self.own_code)) if self.own_code else "",
         )
         yield whole
-        for layer in self.layers:
-            for name in self.perturbations:
-                for draw in range(1 if name in perturb.DETERMINISTIC else self.draws):
-                    yield replace(whole, layer=layer.name, perturbation=name, draw=draw)
+        names = [parameters.layer.name for parameters in self.layers]
+        yield from trials_of_layers(whole, names, list(self.perturbations), self.draws)
 
     def _checkpoint(self, replicate: int) -> str:
         """Digest of all that determines the weights of a model."""
@@ -169,18 +158,10 @@ class PerturbLayers:
         )
 
 
-def by_model(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
-    """Trials by the checkpoint of their model, both in the order given."""
-    models: dict[str, list[Trial]] = {}
-    for trial in trials:
-        models.setdefault(trial.checkpoint, []).append(trial)
-    return models
-
-
 def build(config: Config) -> PerturbLayers:
     """The experiment of a config. Raises UserError for any name, file or option that is not there."""
     metrics = metrics_of(config, {*COLUMNS, *SIMILARITY})
-    perturbations = _perturbations(config)
+    perturbations = perturbations_of(config)
     make = bind({key: value for key, value in config.model.items() if key != "name"}, "model")
     load = bind(config.data, "data")
     data = call(load, config.data, "data")
@@ -199,7 +180,7 @@ def build(config: Config) -> PerturbLayers:
         data=data,
         recipe=config.train,
         batch_size=config.batch_size,
-        layers=tuple(layers),
+        layers=tuple(_parameters(sample, layers, config.spectral)),
         skipped={skipped.layer.name: skipped.reason for skipped in (*unsupported, *outside)},
         perturbations=perturbations,
         draws=config.draws,
@@ -213,12 +194,12 @@ def build(config: Config) -> PerturbLayers:
     )
 
 
-def _perturbations(config: Config) -> dict[str, Perturbation]:
-    perturbations = {name: perturb.PERTURBATIONS.resolve(name) for name in config.perturbations}
-    for name, perturbation in perturbations.items():
-        if not callable(perturbation):
-            raise UserError(f"The perturbation '{name}' is a {type(perturbation).__name__}, not a function.")
-    return perturbations
+def _parameters(model: Any, layers: Sequence[Layer], options: SpectralOptions) -> Iterator[LayerParameters]:
+    tensors = weights(model, options)
+    for layer in layers:
+        parameters = parameters_of(model, tensors, layer)
+        assert parameters is not None, "a ReLU network's layers are parameters"
+        yield parameters
 
 
 def _require_relu_network(model: Any, data: ClassificationData, target: str) -> None:

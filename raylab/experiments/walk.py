@@ -1,159 +1,179 @@
-"""The trials of a model, on a worker: train it (or load it), then walk it once from its first layer to its last."""
+"""The trials of one model, on a worker: its layers from the first to the last, each perturbed, evaluated and put back."""
 
 from __future__ import annotations
 
+import functools
 import time
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, NamedTuple
 
-import torch
+import numpy as np
+from torch import Tensor
 
 from raylab import perturb
 from raylab.evaluate import Evaluation, PrefixWalk
 from raylab.experiments.attempt import attempt
-from raylab.layers import matrices_shape
-from raylab.models.kernels import as_tensor
+from raylab.layers import LayerParameters, size_columns
 from raylab.similarity import SimilarityMeter
-from raylab.train import State, train, train_stacked
-from raylab.types import ORIGINAL, Array, Layer, LayerWeights, Outcome, Trial, TrialResult, Value, generator
+from raylab.types import (
+    ORIGINAL,
+    Array,
+    LayerWeights,
+    Outcome,
+    Perturbation,
+    SpectralOptions,
+    Trial,
+    TrialResult,
+    Value,
+)
 
-if TYPE_CHECKING:
-    from raylab.experiments.perturb_layers import PerturbLayers
-
-
-class Trained(NamedTuple):
-    """A model's weights, and the seconds it took to train them (0 where they were loaded)."""
-
-    state: State
-    seconds: float
-
-
-def run(experiment: PerturbLayers, models: Mapping[str, Sequence[Trial]]) -> Iterator[Outcome]:
-    """Outcomes of trials by checkpoint. A model that cannot be trained fails its own trials and no others."""
-    torch.set_num_threads(1)
-    trained = _trained(experiment, list(models))
-    for checkpoint, trials in models.items():
-        result = trained[checkpoint]
-        if isinstance(result, Exception):
-            error = "".join(traceback.format_exception(result))
-            yield from (Outcome(TrialResult(trial, "failed", {}, error=error)) for trial in trials)
-        else:
-            yield from _Walk(experiment, checkpoint, result).outcomes(trials)
+Values = dict[str, Value]
 
 
-def _initial(experiment: PerturbLayers, checkpoint: str) -> State:
-    """theta_0, from a stream of its own: no re-randomised layer may be equal to it."""
-    model = experiment.make(inputs=experiment.data.inputs, outputs=experiment.data.classes)
-    return model.initial_state(generator(experiment.seed, "initial", checkpoint))
+class LayerWalk:
+    """A model whose layers are perturbed one at a time.
 
+    weights: what perturbations get to see of a layer, "weight" first and then its bias. tensor: a trained parameter by its name. about: columns of every row;
+    about_layer: of those about a layer; about_baseline: of the baseline's, which took `seconds` already.
+    """
 
-def _trained(experiment: PerturbLayers, checkpoints: Sequence[str]) -> dict[str, Trained | Exception]:
-    """The weights of each model: from its checkpoint where there is one, else trained and kept."""
-    kept = {name: experiment.checkpoints.load(name) for name in checkpoints}
-    models: dict[str, Trained | Exception] = {name: Trained(state, 0.0) for name, state in kept.items() if state}
-    missing = [name for name in checkpoints if name not in models]
-    if missing:
-        start = time.perf_counter()
-        states = _train(experiment, missing)
-        seconds = (time.perf_counter() - start) / len(missing)
-        for name, state in zip(missing, states, strict=True):
-            models[name] = state if isinstance(state, Exception) else Trained(state, seconds)
-            if not isinstance(state, Exception):
-                experiment.checkpoints.save(name, state)
-    return models
-
-
-def _train(experiment: PerturbLayers, checkpoints: Sequence[str]) -> Sequence[State | Exception]:
-    initials = [_initial(experiment, name) for name in checkpoints]
-    shuffles = [generator(experiment.seed, "shuffle", name) for name in checkpoints]
-    if len(checkpoints) > 1 and torch.cuda.is_available():
-        return train_stacked(initials, experiment.data, experiment.recipe, shuffles)
-    states: list[State | Exception] = []
-    for initial, shuffle in zip(initials, shuffles, strict=True):
-        try:
-            states.append(train(initial, experiment.data, experiment.recipe, shuffle))
-        except ArithmeticError as error:
-            states.append(error)
-    return states
-
-
-class _Walk:
-    """One model, its data, and the boundary up to which its activations are known."""
-
-    def __init__(self, experiment: PerturbLayers, checkpoint: str, trained: Trained) -> None:
-        data = experiment.data
-        self._experiment = experiment
-        self._trained = trained
-        self._initial = _initial(experiment, checkpoint)
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model = experiment.make(inputs=data.inputs, outputs=data.classes).load(trained.state).to(self._device)
-        x, y = as_tensor(data.test_x), as_tensor(data.test_y)
-        self._walk = PrefixWalk(self._model, x, y, experiment.batch_size)
-        self._baseline = self._walk.evaluate()
+    def __init__(
+        self,
+        walk: PrefixWalk,
+        layers: Sequence[LayerParameters],
+        perturbations: Mapping[str, Perturbation],
+        weights: Callable[[LayerParameters], dict[str, LayerWeights]],
+        tensor: Callable[[str], Array],
+        *,
+        options: SpectralOptions,
+        similarity: bool = False,
+        values: Callable[[Evaluation], Values] | None = None,
+        about: Mapping[str, Value] | None = None,
+        about_layer: Callable[[LayerParameters], Values] | None = None,
+        about_baseline: Callable[[Evaluation], Values] | None = None,
+        seconds: float = 0.0,
+    ) -> None:
+        self._walk = walk
+        self._layers = {parameters.layer.name: parameters for parameters in layers}
+        self._perturbations = perturbations
+        self._weights = weights
+        self._tensor = tensor
+        self._options = options
+        self._similarity = similarity
+        self._values_of = values or _accuracy_and_loss
+        self._about = dict(about or {})
+        self._about_layer = about_layer or (lambda parameters: {})
+        self._about_baseline = about_baseline or (lambda evaluation: {})
+        self._seconds = seconds
 
     def outcomes(self, trials: Sequence[Trial]) -> Iterator[Outcome]:
-        """One outcome a trial, in depth order."""
+        """One outcome a trial: the baseline, the layers as they are, then those that are perturbed, in depth order."""
         yield from (attempt(trial, lambda t=trial: self._whole(t)) for trial in trials if trial.layer is None)
-        for layer in self._experiment.layers:
-            mine = [trial for trial in trials if trial.layer == layer.name]
-            if mine:
-                self._walk.advance_to(self._model.stage_of(layer.name))
-                module = self._model.get_submodule(layer.name)
-                originals = list(self._walk.outputs(module)) if self._experiment.similarity else []
-                for trial in mine:
-                    yield attempt(trial, lambda t=trial, la=layer, o=originals: self._perturbed(t, la, o))
+        by_layer: dict[str, list[Trial]] = {}
+        for trial in trials:
+            if trial.layer is not None and trial.perturbation == ORIGINAL:
+                yield attempt(trial, lambda t=trial: self._original(t))
+            elif trial.layer is not None:
+                by_layer.setdefault(trial.layer, []).append(trial)
+        for name in sorted(by_layer, key=lambda name: self._walk.depth(self._layers[name].names)):
+            yield from self._perturbed(self._layers[name], by_layer[name])
+
+    @functools.cached_property
+    def _baseline(self) -> Evaluation:
+        """The model as it is, from wherever the walk has come to."""
+        return self._walk.evaluate()
 
     def _whole(self, trial: Trial) -> Outcome:
-        """The baseline, which carries the seconds of training."""
-        seconds = self._trained.seconds
-        values = self._values(self._baseline, None) | {"train_seconds": seconds}
-        return Outcome(TrialResult(trial, "ok", values, seconds=seconds))
+        values = self._values(self._baseline, None) | self._about_baseline(self._baseline)
+        return Outcome(TrialResult(trial, "ok", values, seconds=self._seconds))
 
-    def _perturbed(self, trial: Trial, layer: Layer, originals: Sequence[torch.Tensor]) -> Outcome:
-        """A layer with other weights: how the model fares, how far the layer's output moves, what is to be measured."""
-        perturbation = self._experiment.perturbations[trial.perturbation]
-        arrays = perturb.perturb(perturbation, self._parameters(layer), trial.rng())
-        if trial.perturbation == ORIGINAL:
-            values = self._values(self._baseline, layer)
-        else:
-            values = self._evaluate(layer, arrays, originals)
-        return Outcome(TrialResult(trial, "ok", values), layer, arrays["weight"])
+    def _original(self, trial: Trial) -> Outcome:
+        """The model is the baseline's; what the row is for are the spectra of the layer."""
+        parameters = self._layers[str(trial.layer)]
+        trained = self._weights(parameters)["weight"].trained
+        return Outcome(TrialResult(trial, "ok", self._values(self._baseline, parameters)), parameters.layer, trained)
 
-    def _evaluate(
-        self, layer: Layer, arrays: Mapping[str, Array], originals: Sequence[torch.Tensor]
-    ) -> dict[str, Value]:
-        meter = SimilarityMeter() if originals else None
-        with perturb.perturbed(self._model, layer.name, arrays) as module:
-            watch = (module, lambda k, output: meter.update(originals[k], output)) if meter else None
-            values = self._values(self._walk.evaluate(watch), layer)
-        return values | asdict(meter.result()) if meter else values
+    def _perturbed(self, parameters: LayerParameters, trials: Sequence[Trial]) -> Iterator[Outcome]:
+        """The trials of one layer, as many at once as pays."""
+        if self._walk.depth(parameters.names) < self._walk.depth_reached:
+            self._walk.rewind()
+        self._walk.advance_to(parameters.names)
+        weights = self._weights(parameters)
+        if self._similarity:
+            originals = list(self._walk.outputs(parameters.layer.name))
+            for trial in trials:
+                yield attempt(trial, lambda t=trial: self._compared(t, parameters, weights, originals))
+            return
+        together = self._walk.capacity(parameters.names)
+        for some in (trials[k : k + together] for k in range(0, len(trials), together)):
+            known = self._together(some, parameters, weights)
+            for trial in some:
+                outcome = lambda t=trial, k=known: k[t] if t in k else self._alone(t, parameters, weights)  # noqa: E731
+                yield attempt(trial, outcome)
 
-    def _values(self, evaluation: Evaluation, layer: Layer | None) -> dict[str, Value]:
-        values: dict[str, Value] = {
-            "accuracy": evaluation.accuracy,
-            "loss": evaluation.loss,
-            "num_samples": evaluation.num_samples,
-            "device": self._device,
-        }
-        if layer is not None:
-            options = self._experiment.options
-            _, N, M = matrices_shape(layer, options.conv, options.groups)
-            values |= {"layer_index": layer.index, "kind": layer.kind, "N": N, "M": M}
-        return values
-
-    def _parameters(self, layer: Layer) -> dict[str, LayerWeights]:
-        """Every parameter tensor of a layer: its weight and its bias are replaced together."""
-        # In theta_0's order, which never changes: a checkpoint's is alphabetical, and perturbations draw in order.
-        names = [name for name in self._initial if name.rpartition(".")[0] == layer.name]
+    def _together(
+        self, trials: Sequence[Trial], parameters: LayerParameters, weights: Mapping[str, LayerWeights]
+    ) -> dict[Trial, Outcome]:
+        """The outcomes of several trials evaluated at once; none if there is one, or one that fails: each is then alone."""
+        if len(trials) < 2:
+            return {}
+        start = time.perf_counter()
+        try:
+            drawn = [self._drawn(trial, weights) for trial in trials]
+            evaluations = self._walk.evaluate_each([self._replaced(parameters, arrays) for arrays in drawn])
+        except Exception:
+            return {}
+        seconds = (time.perf_counter() - start) / len(trials)
+        results = [
+            TrialResult(trial, "ok", self._values(evaluation, parameters), seconds=seconds)
+            for trial, evaluation in zip(trials, evaluations, strict=True)
+        ]
         return {
-            (parameter := name.rpartition(".")[2]): LayerWeights(
-                layer,
-                parameter,
-                self._trained.state[name],
-                self._initial[name],
-                self._model.initial_law(layer, parameter),
-            )
-            for name in names
+            result.trial: Outcome(result, parameters.layer, arrays["weight"])
+            for result, arrays in zip(results, drawn, strict=True)
         }
+
+    def _alone(self, trial: Trial, parameters: LayerParameters, weights: Mapping[str, LayerWeights]) -> Outcome:
+        """A layer with other weights: how the model fares, and what is to be measured."""
+        arrays = self._drawn(trial, weights)
+        with perturb.perturbed(self._walk.model, self._replaced(parameters, arrays)):
+            values = self._values(self._walk.evaluate(), parameters)
+        return Outcome(TrialResult(trial, "ok", values), parameters.layer, arrays["weight"])
+
+    def _compared(
+        self,
+        trial: Trial,
+        parameters: LayerParameters,
+        weights: Mapping[str, LayerWeights],
+        originals: Sequence[Tensor],
+    ) -> Outcome:
+        """The same, and how far the layer's output moves."""
+        arrays, meter = self._drawn(trial, weights), SimilarityMeter()
+        watch = parameters.layer.name, lambda k, output: meter.update(originals[k], output)
+        with perturb.perturbed(self._walk.model, self._replaced(parameters, arrays)):
+            values = self._values(self._walk.evaluate(watch), parameters)
+        return Outcome(TrialResult(trial, "ok", values | asdict(meter.result())), parameters.layer, arrays["weight"])
+
+    def _drawn(self, trial: Trial, weights: Mapping[str, LayerWeights]) -> dict[str, Array]:
+        return perturb.perturb(self._perturbations[trial.perturbation], weights, trial.rng())
+
+    def _replaced(self, parameters: LayerParameters, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """The new parameters by their names in the model; where the layer is a part of a tensor, the tensor with it."""
+        if parameters.part is None:
+            return dict(zip(parameters.names, arrays.values(), strict=True))
+        whole = np.array(self._tensor(parameters.weight), order="C")
+        parameters.part.of(whole)[...] = arrays["weight"]
+        return {parameters.weight: whole}
+
+    def _values(self, evaluation: Evaluation, parameters: LayerParameters | None) -> Values:
+        values = self._values_of(evaluation) | self._about
+        if parameters is None:
+            return values
+        layer = parameters.layer
+        sizes = size_columns(layer, self._options.conv, self._options.groups)
+        place: Values = {"layer_index": layer.index, "kind": layer.kind, "N": sizes["N"], "M": sizes["M"]}
+        return values | place | self._about_layer(parameters)
+
+
+def _accuracy_and_loss(evaluation: Evaluation) -> Values:
+    return {"accuracy": evaluation.accuracy, "loss": evaluation.loss, "num_samples": evaluation.num_samples}

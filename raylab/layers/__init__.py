@@ -19,12 +19,16 @@ from raylab.layers.matrices import (
     size_columns,
     to_numpy,
 )
+from raylab.layers.parameters import LayerParameters, Part, bias_beside, parameters_of
 
 __all__ = [
     "CONV_TREATMENTS",
     "GROUP_TREATMENTS",
+    "LayerParameters",
+    "Part",
     "Skipped",
     "as_matrices",
+    "bias_beside",
     "check_treatments",
     "find_layers",
     "half_spectrum",
@@ -33,6 +37,7 @@ __all__ = [
     "kernel_slices",
     "matrices_shape",
     "measurable",
+    "parameters_of",
     "select",
     "size_columns",
     "split_by_size",

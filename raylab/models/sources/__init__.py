@@ -20,7 +20,7 @@ from raylab.models.sources.naming import nearby
 from raylab.models.sources.source import Source, of_model
 from raylab.types import digest
 
-__all__ = ["ACCEPTED", "Source", "label", "of_model", "open_model"]
+__all__ = ["ACCEPTED", "Source", "label", "of_model", "open_model", "place_of"]
 
 
 def open_model(
@@ -44,6 +44,17 @@ def open_model(
     if isinstance(source, (str, os.PathLike)):
         return dataclasses.replace(opened, reopen=_again(source, adapter, pretrained, download))
     return opened
+
+
+def place_of(source: str | os.PathLike[str], download: bool = False) -> Path | None:
+    """The file or folder that a source stands for, in the hub's cache perhaps; None for a name of a library's.
+
+    Raises UserError for what is neither.
+    """
+    path, text = _path(source), os.fspath(source)
+    if _exists(path) and text:
+        return path
+    return None if libraries.is_named(text) else _snapshot(source, path, download)
 
 
 def _again(source: Any, adapter: Any, pretrained: bool, download: bool) -> functools.partial[Source]:

@@ -7,7 +7,7 @@ import importlib
 import inspect
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,15 @@ from raylab.errors import UserError
 from raylab.models.sources.naming import did_you_mean, first_line
 from raylab.models.sources.source import Source, of_model
 
+LIBRARIES = ("timm", "torchvision", "transformers")
 SEED = 0  # of random weights
 _one_at_a_time = threading.Lock()  # torch's generator and the filters of warnings belong to the process
+
+
+def is_named(source: str) -> bool:
+    """Whether a name begins with one of the libraries that build models."""
+    library, _, name = source.partition("/")
+    return library in LIBRARIES and bool(name)
 
 
 def open_timm(name: str, pretrained: bool, download: bool) -> Source:
@@ -26,7 +33,7 @@ def open_timm(name: str, pretrained: bool, download: bool) -> Source:
     if name not in known:
         raise UserError(f"timm has no model '{name}'.{did_you_mean(name, known)} See timm.list_models().")
     if not pretrained:
-        return _built(name, f"timm/{name}", lambda: timm.create_model(name), pretrained=False)
+        return built(name, f"timm/{name}", lambda: timm.create_model(name), pretrained=False)
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise UserError(f"timm has no trained weights of '{name}': give model.pretrained=false, or a local file.")
@@ -36,7 +43,7 @@ def open_timm(name: str, pretrained: bool, download: bool) -> Source:
     overlay = None if file is None else {"file": str(file)}
     label = name if "." in name or not config.tag else f"{name}.{config.tag}"
     make = lambda: timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)  # noqa: E731
-    return _built(label, f"timm/{label}", make, pretrained=True)
+    return built(label, f"timm/{label}", make, pretrained=True)
 
 
 def open_torchvision(name: str, pretrained: bool, download: bool) -> Source:
@@ -53,11 +60,16 @@ def open_torchvision(name: str, pretrained: bool, download: bool) -> Source:
     takes_backbone = "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters
     more = {"weights_backbone": None} if takes_backbone else {}
     make = lambda: models.get_model(name, weights=weights, **more)  # noqa: E731
-    return _built(name, f"torchvision/{name}", make, pretrained=pretrained)
+    return built(name, f"torchvision/{name}", make, pretrained=pretrained)
 
 
-def open_transformers(model_type: str, pretrained: bool) -> Source:
-    """transformers/MODEL_TYPE: that type's default configuration with random weights."""
+def open_transformers(
+    model_type: str, pretrained: bool, settings: Mapping[str, Any] | None = None, *, with_head: bool = False
+) -> Source:
+    """transformers/MODEL_TYPE: that type's default configuration with random weights; `settings` change it.
+
+    with_head: the model that can be evaluated, a causal language model or a classifier of images, not its trunk.
+    """
     transformers: Any = importlib.import_module("transformers")
     known = list(transformers.CONFIG_MAPPING.keys())
     if model_type not in known:
@@ -65,7 +77,14 @@ def open_transformers(model_type: str, pretrained: bool) -> Source:
     if pretrained:
         hint = "give model.pretrained=false, or a Hugging Face hub id or a folder"
         raise UserError(f"transformers/{model_type} is a configuration without trained weights: {hint}.")
-    return _from_config(model_type, f"transformers/{model_type}", lambda auto: auto.for_model(model_type))
+
+    def configure(auto: Any) -> Any:
+        config = auto.for_model(model_type, **(settings or {}))
+        if with_head and not config.architectures:
+            config.architectures = [_headed(type(config), model_type)]
+        return config
+
+    return _from_config(model_type, f"transformers/{model_type}", configure)
 
 
 def from_config_file(name: str, folder: Path) -> Source:
@@ -84,24 +103,40 @@ def not_at_hand(what: str) -> str:
     return f"{what} is not in the local cache: {give}, or a local file or folder instead."
 
 
+def class_of(config: Any) -> Any:
+    """The class that the trained weights of a configuration belong to, which decides the names of layers, or None."""
+    transformers: Any = importlib.import_module("transformers")
+    named = getattr(transformers, (getattr(config, "architectures", None) or [""])[0], None)
+    return named if hasattr(named, "_from_config") else None
+
+
+def _headed(config_class: Any, model_type: str) -> str:
+    """The class of a type that gives logits."""
+    from transformers.models.auto import modeling_auto
+
+    for kind in ("MODEL_FOR_CAUSAL_LM_MAPPING", "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING"):
+        found = getattr(modeling_auto, kind).get(config_class)
+        if found is not None:
+            return (found[0] if isinstance(found, tuple) else found).__name__
+    raise UserError(f"transformers/{model_type} is neither a causal language model nor a classifier of images.")
+
+
 def _from_config(name: str, origin: str, configure: Callable[[Any], Any]) -> Source:
     transformers: Any = importlib.import_module("transformers")
 
     def make() -> Any:
         try:
             config = configure(transformers.AutoConfig)
-            # The class that the trained weights belong to, so that its layers have the same names.
-            named = getattr(transformers, (getattr(config, "architectures", None) or [""])[0], None)
-            if named is not None and hasattr(named, "_from_config"):
-                return named._from_config(config)
-            return transformers.AutoModel.from_config(config, trust_remote_code=False)
+            named = class_of(config)
+            return named._from_config(config) if named else transformers.AutoModel.from_config(config)
         except (ValueError, KeyError, OSError, ImportError) as error:
             raise UserError(f"transformers cannot build a model from {origin}: {first_line(error)}") from error
 
-    return _built(name, origin, make, pretrained=False)
+    return built(name, origin, make, pretrained=False)
 
 
-def _built(name: str, origin: str, make: Callable[[], Any], *, pretrained: bool) -> Source:
+def built(name: str, origin: str, make: Callable[[], Any], *, pretrained: bool) -> Source:
+    """What `make` builds, in peace: a seed of its own, no warnings. Raises UserError where files are in the way."""
     with _one_at_a_time, _private_randomness(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice of the libraries to those who train
         try:

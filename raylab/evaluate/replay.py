@@ -1,0 +1,169 @@
+"""A forward pass taken up at one cut and broken off at another.
+
+The model's own forward runs, so that nothing about the model has to be known: the modules below the cut are replaced by
+stubs that do nothing, the last of them gives back the activations that were kept.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from raylab.evaluate.anatomy import Anatomy, Cut
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """A tensor that a module gave for a batch of so many samples."""
+
+    shape: tuple[int, ...]
+    samples: int
+    dtype: torch.dtype
+    device: torch.device
+
+    def placeholder(self, samples: int, written: bool) -> Tensor:
+        """Zeros in its place for another batch; of one row's memory, unless they are going to be written to."""
+        rows, left = divmod(self.shape[0] * samples, self.samples) if self.shape else (0, 0)
+        shape = (rows, *self.shape[1:]) if self.shape and not left else self.shape
+        if written or not shape:
+            return torch.zeros(shape, dtype=self.dtype, device=self.device)
+        return torch.zeros((1, *shape[1:]), dtype=self.dtype, device=self.device).expand(shape)
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """What a module gave, without the numbers."""
+
+    leaves: tuple[Any, ...]  # _Shape for a tensor
+    spec: TreeSpec
+
+    @classmethod
+    def of(cls, out: Any, samples: int) -> _Output:
+        leaves, spec = tree_flatten(out)
+        shapes = [_Shape(tuple(x.shape), samples, x.dtype, x.device) if isinstance(x, Tensor) else x for x in leaves]
+        return cls(tuple(shapes), spec)
+
+    def filled(self, tensor: Callable[[int, _Shape], Tensor]) -> Any:
+        """The same again with `tensor(k, shape)` for its k-th tensor."""
+        count = itertools.count()
+        leaves = [tensor(next(count), x) if isinstance(x, _Shape) else x for x in self.leaves]
+        return tree_unflatten(leaves, self.spec)
+
+
+class _Reached(Exception):  # noqa: N818 - nothing is wrong: it is how a pass is left
+    """The pass has come to where it is to be broken off."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__("the cut is reached")
+        self.tensor = tensor
+
+
+class Replay:
+    """Runs a model from its inputs or a cut to another cut or its logits."""
+
+    def __init__(self, model: nn.Module, anatomy: Anatomy) -> None:
+        self._model = model
+        self._written = anatomy.written
+        self._outputs: dict[str, _Output] = {}
+        self._samples = 0  # of the batch that is running
+        self._crossing: Tensor | None = None
+
+    @torch.no_grad()
+    def logits(self, inputs: Tensor, crossing: Tensor | None = None) -> Tensor:
+        """The logits of a batch; within `taken_up`, from the activations `crossing` there."""
+        self._samples, self._crossing = len(inputs), crossing
+        return logits_of(self._model(inputs))
+
+    @torch.no_grad()
+    def output(self, module: str, inputs: Tensor, crossing: Tensor | None = None, leaf: int = 0) -> Tensor:
+        """What a module gives, its `leaf`-th tensor; nothing beyond is run. ValueError where no pass comes by it."""
+        self._samples, self._crossing = len(inputs), crossing
+        with self._broken_off(module, leaf):
+            try:
+                self._model(inputs)
+            except _Reached as reached:
+                return reached.tensor
+        raise ValueError(f"the forward pass does not come by {module}")
+
+    @contextmanager
+    def taken_up(self, cut: Cut | None) -> Iterator[None]:
+        """Within the block passes begin at the cut (None: at the inputs). It must have been passed before."""
+        with ExitStack() as stack:
+            for name in cut.skipped if cut else ():
+                stub = self._entry(cut) if name == cut.module else self._stub(name)  # pyright: ignore
+                stack.enter_context(replaced_forward(self._model.get_submodule(name), stub))
+            yield
+
+    @contextmanager
+    def remembering(self, start: Cut | None, stop: Cut) -> Iterator[None]:
+        """Within the block it is noted what the modules between two cuts give: their stubs have to give the like."""
+        hooks = []
+        for name in stop.skipped - (start.skipped if start else frozenset()):
+            module = self._model.get_submodule(name)
+            hooks.append(module.register_forward_hook(lambda _, __, out, name=name: self._note(name, out)))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _note(self, name: str, out: Any) -> None:
+        self._outputs[name] = _Output.of(out, self._samples)
+
+    def _stub(self, name: str) -> Callable[..., Any]:
+        output, written = self._outputs[name], name in self._written
+        return lambda *_, **__: output.filled(lambda _, shape: shape.placeholder(self._samples, written))
+
+    def _entry(self, cut: Cut) -> Callable[..., Any]:
+        output = self._outputs[cut.module]
+
+        def enter(leaf: int, shape: _Shape) -> Tensor:
+            if leaf != cut.leaf:
+                return shape.placeholder(self._samples, written=False)
+            assert self._crossing is not None
+            return self._crossing.clone() if cut.written else self._crossing
+
+        return lambda *_, **__: output.filled(enter)
+
+    @contextmanager
+    def _broken_off(self, name: str, leaf: int) -> Iterator[None]:
+        def reach(module: nn.Module, args: Any, out: Any) -> None:
+            raise _Reached([x for x in tree_flatten(out)[0] if isinstance(x, Tensor)][leaf])
+
+        hook = self._model.get_submodule(name).register_forward_hook(reach)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+
+def logits_of(out: Any) -> Tensor:
+    """The logits in what a model gives: a tensor, or a transformers output, or the first of several."""
+    if isinstance(out, Tensor):
+        return out
+    if isinstance(out, Mapping):
+        return out["logits"]
+    if isinstance(out, (tuple, list)) and out and isinstance(out[0], Tensor):
+        return out[0]
+    raise ValueError(f"the model gives a {type(out).__name__}, in which no logits are to be found")
+
+
+@contextmanager
+def replaced_forward(module: nn.Module, stub: Callable[..., Any]) -> Iterator[None]:
+    """Within the block the module does what the stub does."""
+    own = module.__dict__.get("forward")
+    module.__dict__["forward"] = stub
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.__dict__["forward"]
+        else:
+            module.__dict__["forward"] = own

@@ -1,0 +1,208 @@
+"""A walk through the depth of a model: accuracy and loss, from the activations below the layer that is changed.
+
+When the perturbations of a model are worked in depth order, only the activations at one boundary need to be kept: those
+of the last cut below the perturbed layer. Everything above is run again, everything below is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from raylab.evaluate.anatomy import Cut, examine
+from raylab.evaluate.boundary import Boundary, Budget
+from raylab.evaluate.replay import Replay
+from raylab.evaluate.score import NOTHING, Evaluation, score
+from raylab.evaluate.stacked import stacked
+from raylab.models.kernels import as_tensor
+from raylab.perturb import perturbed
+from raylab.types import Array
+
+WATCHED = 2  # samples of the pass that shows where a model can be cut
+Watch = tuple[str, Callable[[int, Tensor], None]]
+Prepare = Callable[[Tensor], Tensor]
+T = TypeVar("T")
+
+
+class PrefixWalk:
+    """A model and data to evaluate it on, with the activations at one boundary.
+
+        walk = PrefixWalk(model, x, y)
+        baseline = walk.evaluate()
+        for layer in layers:  # in depth order
+            walk.advance_to([f"{layer}.weight", f"{layer}.bias"])
+            for arrays in ...:
+                with perturbed(model, arrays):
+                    result = walk.evaluate()
+
+    x: (samples, ...), y: (samples, ...) labels of the logits (samples, ..., classes); tensors or arrays. `prepare`
+    makes of a batch of x, on the model's device, what the model takes. A batch that does not fit into a GPU's memory is
+    halved, and so are the later ones. The model is put into evaluation mode. Where it can be cut is found by watching
+    it; one that cannot be, is run whole each time.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Tensor | Array,
+        y: Tensor | Array,
+        batch_size: int = 500,
+        prepare: Prepare | None = None,
+        budget: Budget | None = None,
+    ) -> None:
+        if len(x) != len(y) or not len(y):
+            raise ValueError(f"{len(x)} samples and {len(y)} labels")
+        self.model = model.eval()
+        self.batch_size = batch_size  # of what is computed at once; shrinks when memory runs out
+        first = next(model.parameters(), None)
+        self._device = torch.device("cpu") if first is None else first.device
+        self._x, self._y = x, y
+        self._prepare = prepare or (lambda batch: batch)
+        self._batches = [slice(start, start + batch_size) for start in range(0, len(y), batch_size)]
+        self._budget = budget or Budget()
+        sample = self._prepared(slice(0, WATCHED))
+        self._blank = torch.zeros_like(sample[:1])
+        self.anatomy = examine(self.model, torch.cat([sample] * WATCHED)[:WATCHED])
+        self._replay = Replay(self.model, self.anatomy)
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Back to the inputs."""
+        self.position: int | None = None  # index of the cut whose activations are held
+        self._boundary = Boundary(len(self._batches), self._device, self._budget)
+
+    @property
+    def depth_reached(self) -> int:
+        """Where the boundary is, as `depth` counts."""
+        return -1 if self.position is None else self.position
+
+    def depth(self, parameters: Sequence[str]) -> int:
+        """How far a walk has to have come for these parameters: -1 is the inputs, then the cuts from 0 on."""
+        below = self.anatomy.cut_below(parameters)
+        return -1 if below is None else below
+
+    def advance_to(self, parameters: Sequence[str]) -> None:
+        """Move the boundary up to just below the first of some parameters. ValueError where it is above that."""
+        target, here = self.depth(parameters), self.depth_reached
+        if target < here:
+            raise ValueError(f"cannot walk from cut {here} back to {target}: rewind")
+        if target == here:
+            return
+        start, stop = self._cut, self.anatomy.cuts[target]
+        with self._replay.remembering(start, stop), self._replay.taken_up(start):
+            for k in range(len(self._batches)):  # a batch at a time: one boundary in memory
+                pieces = list(self._pieces(k, lambda x, c, _: self._replay.output(stop.module, x, c, stop.leaf)))
+                self._boundary[k] = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+        self.position = target
+
+    def evaluate(self, watch: Watch | None = None) -> Evaluation:
+        """Accuracy and loss of the model as it is now, from the boundary up.
+
+        `watch` = (module, observe): observe(batch index, output) gets what that module gives, a batch at a time.
+        """
+        result = NOTHING
+        with self._replay.taken_up(self._cut):
+            for k in range(len(self._batches)):
+                with self._listening(watch, k) as seen:
+                    result = sum(self._pieces(k, self._scored, seen), result)
+        return result
+
+    def capacity(self, parameters: Sequence[str]) -> int:
+        """How many changes of these parameters fit into one batch together with all samples; 1 where they cannot be."""
+        if not set(parameters) <= self.anatomy.contained:
+            return 1
+        return max(1, self.batch_size // len(self._y))
+
+    def evaluate_each(self, variants: Sequence[Mapping[str, Array]]) -> list[Evaluation]:
+        """`evaluate` with each of several changes of the same parameters in turn, or all at once: see `capacity`.
+
+        At once the last digits are others: a product is blocked by its number of rows.
+        """
+        if len(variants) == 1 or len(self._batches) > 1:
+            return [self._evaluate_with(arrays) for arrays in variants]
+        inputs, crossing = self._inputs(self._batches[0]), None if self.position is None else self._boundary[0]
+        copies, labels = len(variants), _tensor(self._y).to(self._device)
+        with self._replay.taken_up(self._cut), stacked(self.model, variants, len(labels)):
+            logits = self._replay.logits(
+                _repeated(inputs, copies), None if crossing is None else _repeated(crossing, copies)
+            )
+        return [score(part, labels) for part in logits.split(len(labels))]
+
+    def _evaluate_with(self, arrays: Mapping[str, Array]) -> Evaluation:
+        with perturbed(self.model, arrays):
+            return self.evaluate()
+
+    def outputs(self, module: str) -> Iterator[Tensor]:
+        """What a module above the boundary gives, a batch at a time; nothing above it is run."""
+        with self._replay.taken_up(self._cut):
+            for k in range(len(self._batches)):
+                pieces = list(self._pieces(k, lambda x, c, _: self._replay.output(module, x, c)))
+                yield torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+
+    @property
+    def _cut(self) -> Cut | None:
+        return None if self.position is None else self.anatomy.cuts[self.position]
+
+    def _scored(self, inputs: Tensor, crossing: Tensor | None, rows: slice) -> Evaluation:
+        logits = self._replay.logits(inputs, crossing)
+        return score(logits, _tensor(self._y[rows]).to(logits.device))
+
+    def _pieces(
+        self, k: int, compute: Callable[[Tensor, Tensor | None, slice], T], seen: list[Tensor] | None = None
+    ) -> Iterator[T]:
+        """`compute` of a batch, in pieces that fit into memory. What is `seen` of one that does not is taken back."""
+        batch = self._batches[k]
+        crossing = None if self.position is None else self._boundary[k]
+        at, heard = batch.start, len(seen or ())
+        while at < min(batch.stop, len(self._y)):
+            rows = slice(at, min(at + self.batch_size, batch.stop, len(self._y)))
+            part = None if crossing is None else crossing[rows.start - batch.start : rows.stop - batch.start]
+            try:
+                yield compute(self._inputs(rows), part, rows)
+            except torch.OutOfMemoryError:
+                if self.batch_size == 1:
+                    raise
+                self.batch_size //= 2
+                del (seen or [])[heard:]
+                torch.cuda.empty_cache()
+                continue
+            at, heard = rows.stop, len(seen or ())
+
+    def _inputs(self, rows: slice) -> Tensor:
+        """A batch of what the model takes. Above a cut nothing but its shape is asked of images."""
+        if self.position is not None and self._blank.is_floating_point():
+            inputs = self._blank.expand(rows.stop - rows.start, *self._blank.shape[1:])
+        else:
+            inputs = self._prepared(rows)
+        return inputs.clone() if "" in self.anatomy.written else inputs
+
+    def _prepared(self, rows: slice) -> Tensor:
+        return self._prepare(_tensor(self._x[rows]).to(self._device))
+
+    @contextmanager
+    def _listening(self, watch: Watch | None, k: int) -> Iterator[list[Tensor] | None]:
+        """Within the block the outputs of the watched module are collected; then they are given to who watches."""
+        if watch is None:
+            yield None
+            return
+        name, observe = watch
+        seen: list[Tensor] = []
+        hook = self.model.get_submodule(name).register_forward_hook(lambda *call: seen.append(call[2]))
+        try:
+            yield seen
+        finally:
+            hook.remove()
+        observe(k, torch.cat(seen) if len(seen) > 1 else seen[0])
+
+
+def _repeated(batch: Tensor, copies: int) -> Tensor:
+    return batch.repeat(copies, *[1] * (batch.dim() - 1))
+
+
+def _tensor(rows: Tensor | Array) -> Tensor:
+    return rows if isinstance(rows, Tensor) else as_tensor(np.asarray(rows))

@@ -1,0 +1,235 @@
+"""Perturb any layer of a given model, evaluate, measure (Section 5 of "Efficacy of data-free metrics").
+
+For one pretrained model: the baseline; for each layer a trial that leaves it as it is (for its spectra), and so many
+that give it fresh weights from the law it was initialised with. Each is evaluated from the activations just below the
+layer. This module says which trials there are; `raylab.experiments.pretrained` works them on a worker.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from raylab import spectral
+from raylab.data import EvaluationData
+from raylab.errors import UserError
+from raylab.experiments.metrics import measured, metrics_of
+from raylab.experiments.perturbations import perturbations_of, trials_of_layers
+from raylab.layers import LayerParameters, measurable, parameters_of, weights
+from raylab.models.initial_laws import Law, laws_of
+from raylab.models.networks import Network, of_module
+from raylab.registry import bind, call, own_code
+from raylab.types import (
+    ORIGINAL,
+    Budget,
+    Group,
+    Metric,
+    Outcome,
+    Perturbation,
+    SpectralOptions,
+    Trial,
+    TrialResult,
+    digest,
+)
+
+if TYPE_CHECKING:
+    from raylab.config import Config
+
+COLUMNS: Mapping[str, type] = {
+    **{"layer_index": int, "kind": str, "N": int, "M": int, "matrices": int, "origin": str, "device": str},
+    **{"accuracy": float, "top5": float, "loss": float, "perplexity": float, "num_samples": int},
+    **{"precision": str, "loss_error": float, "law": str, "bias": str, "buffers": str, "tied": str},
+}
+EVALUATION_VERSION = "1"  # raised whenever the same weights would give another accuracy, loss or perplexity
+NEEDS_THETA_0 = ("reinit", "reinit_signs")
+TRIALS_A_RANGE = 20  # to come to a range costs at most one pass more, a twentieth of its work
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerturbPretrained:
+    """The experiment, with every name resolved. Lies once on each node; its arrays are handed out without a copy."""
+
+    name: str
+    seed: int
+    network: Network
+    data: EvaluationData
+    layers: tuple[LayerParameters, ...]
+    skipped: Mapping[str, str]  # layer -> why it is left out
+    laws: Mapping[str, Law]  # parameter -> how it was initialised
+    perturbations: Mapping[str, Perturbation]
+    draws: int
+    biases: str
+    batch_size: int
+    precision: str
+    activations: Budget
+    metrics: tuple[Metric, ...]
+    metrics_version: str
+    options: SpectralOptions
+    own_code: Mapping[str, str]  # module outside raylab -> digest of its source
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What changes an answer and is in no config."""
+        return {
+            "metrics": self.metrics_version,
+            "data": self.data.revision,
+            "model": self.network.digest,
+            "evaluation": EVALUATION_VERSION,
+            **{f"code of {module}": version for module, version in self.own_code.items()},
+        }
+
+    @property
+    def columns(self) -> Mapping[str, type]:
+        """Every value a row may carry."""
+        protocol = {name: str if value is None else type(value) for name, value in self.data.protocol.items()}
+        return {**COLUMNS, **protocol, **spectral.columns(self.metrics, self.options)}
+
+    def trials(self) -> list[Trial]:
+        """The baseline, then the layers in order, each with every perturbation."""
+        whole = Trial(
+            experiment=self.name,
+            model=self.network.name,
+            replicate=0,
+            checkpoint=self.network.digest,
+            data=self.data.revision,
+            layer=None,
+            perturbation=ORIGINAL,
+            draw=0,
+            seed=self.seed,
+            metrics=self.metrics_version,
+            own_code=digest(dict(self.own_code)) if self.own_code else "",
+        )
+        names = [parameters.layer.name for parameters in self.layers]
+        return [whole, *trials_of_layers(whole, names, list(self.perturbations), self.draws)]
+
+    def work(self, pending: Sequence[Trial]) -> dict[str, str]:
+        """The model, the data, and how many passes over them."""
+        passes = sum(trial.perturbation != ORIGINAL for trial in pending)
+        labels = "tokens" if self.data.task == "text" else "images"
+        scored = int((self.data.y >= 0).sum())
+        return {
+            "model": f"{self.network.name}, {self.network.origin}; {_count(self.network)} parameters",
+            "data": f"{self.data.name}, {scored:,} {labels}",
+            "passes": f"{passes:,} over the data, each from just below its layer on, in {self.precision}",
+        }
+
+    def groups(self, pending: Sequence[Trial]) -> list[Group]:
+        """The model as it is; then contiguous ranges of depth with about the same work each."""
+        as_it_is = tuple(trial for trial in pending if trial.perturbation == ORIGINAL)
+        perturbed = [trial for trial in pending if trial.perturbation != ORIGINAL]
+        depth = {parameters.layer.name: k / len(self.layers) for k, parameters in enumerate(self.layers)}
+        ranges = max(1, min(len(self.layers), round(len(perturbed) / TRIALS_A_RANGE)))
+        share = sum(1 - depth[str(trial.layer)] for trial in perturbed) / ranges
+        made: list[list[Trial]] = [[]]
+        spent = 0.0
+        for before, trial in zip([None, *perturbed], perturbed, strict=False):
+            new_layer = before is not None and before.layer != trial.layer
+            if new_layer and spent >= share * len(made) - 1e-9:
+                made.append([])
+            made[-1].append(trial)
+            spent += 1 - depth[str(trial.layer)]
+        return [group for group in (as_it_is, *map(tuple, made)) if group]
+
+    def run(self, group: Group) -> Iterator[Outcome]:
+        """Walk the model through the group's layers, from where the worker's last group has left it if that helps."""
+        from raylab.experiments import pretrained
+
+        return pretrained.run(self, group)
+
+    def measure(self, outcomes: Sequence[Outcome]) -> list[TrialResult]:
+        """The spectra of perturbed weights; an outcome without weights is finished as it is."""
+        return measured(outcomes, self.metrics, self.options)
+
+
+def build(config: Config) -> PerturbPretrained:
+    """The experiment of a config. Raises UserError for any name, file or option that is not there."""
+    metrics = metrics_of(config, COLUMNS)
+    perturbations = perturbations_of(config)
+    make = bind({key: value for key, value in config.model.items() if key != "name"}, "model")
+    load = bind(config.data, "data")
+    network = _network(call(make, config.model, "model"), make, config.model)
+    _require_theta_0(network, perturbations)
+    data = _data(load, config, network)
+    laws = (laws_of(network.anew) if network.anew else {}) if _is_random(perturbations) else None
+    layers, skipped = _layers(network, laws, config)
+    return PerturbPretrained(
+        name=config.name,
+        seed=config.seed,
+        network=network,
+        data=data,
+        layers=tuple(layers),
+        skipped=skipped,
+        laws={name: law for name, law in (laws or {}).items() if name in {n for each in layers for n in each.names}},
+        perturbations=perturbations,
+        draws=config.draws,
+        biases=config.biases,
+        batch_size=config.batch_size,
+        precision=config.precision,
+        activations=config.activations,
+        metrics=metrics,
+        metrics_version=spectral.version(config.metrics, config.spectral),
+        options=config.spectral,
+        own_code=own_code(make, load, *metrics, *perturbations.values()),
+    )
+
+
+def _network(made: Any, make: Any, model: Mapping[str, Any]) -> Network:
+    """A user's function may give a torch module: it says itself how it is built anew."""
+    if isinstance(made, Network):
+        return made
+    return of_module(str(model.get("name") or type(made).__name__), made, make)
+
+
+def _data(load: Any, config: Config, network: Network) -> EvaluationData:
+    """What the network is evaluated on; a loader that asks for the network gets it."""
+    wants = "network" in inspect.signature(load).parameters
+    data = call(load, config.data, "data", **({"network": network} if wants else {}))
+    if not isinstance(data, EvaluationData):
+        raise UserError(
+            f"data '{config.data['_target_']}' gives a {type(data).__name__}, which a given model is not evaluated on: "
+            "choose data=imagenet, data=cifar10 or data=wikitext, or give a raylab.data.EvaluationData."
+        )
+    return data
+
+
+def _require_theta_0(network: Network, perturbations: Mapping[str, Perturbation]) -> None:
+    needy = [name for name in perturbations if name in NEEDS_THETA_0]
+    if needy and network.initial is None:
+        raise UserError(
+            f"{network.name} cannot be re-initialised: its theta_0 was never published. Leave out {' and '.join(needy)} "
+            "(perturbation=rerandomize), or give model.initial=PLACE where it lies."
+        )
+
+
+def _is_random(perturbations: Mapping[str, Perturbation]) -> bool:
+    return set(perturbations) - {ORIGINAL, "reinit", "permute"} != set()
+
+
+def _layers(
+    network: Network, laws: Mapping[str, Law] | None, config: Config
+) -> tuple[list[LayerParameters], dict[str, str]]:
+    """The layers that can be perturbed, and why others cannot."""
+    module = network.module()
+    found, outside = measurable(module, config.spectral, config.layers)
+    tensors = weights(module, config.spectral)
+    skipped = {item.layer.name: item.reason for item in outside}
+    layers: list[LayerParameters] = []
+    for layer in found:
+        parameters = parameters_of(module, tensors, layer)
+        if parameters is None:
+            skipped[layer.name] = "computed from other parameters: it cannot be given other weights by itself"
+        elif laws is not None and not set(parameters.names) <= laws.keys():
+            skipped[layer.name] = "how it was initialised is not known"
+        else:
+            layers.append(parameters if config.biases == "replaced" else replace(parameters, bias=None))
+    if not layers:
+        why = next(iter(skipped.items()), None)
+        raise UserError(f"No layer of {network.name} can be perturbed{f': {why[0]}, {why[1]}' if why else ''}.")
+    return layers, skipped
+
+
+def _count(network: Network) -> str:
+    total = sum(parameter.numel() for parameter in network.skeleton.parameters())
+    return f"{total / 1e6:,.1f} million" if total >= 1e6 else f"{total:,}"

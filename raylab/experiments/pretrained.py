@@ -1,0 +1,151 @@
+"""The trials of a given model, on a worker, which holds the model and the activations it has come to between groups."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from raylab.evaluate import Evaluation, PrefixWalk
+from raylab.experiments.walk import LayerWalk, Values
+from raylab.layers import LayerParameters, bias_beside
+from raylab.types import Array, Group, LayerWeights, Outcome
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from raylab.data import EvaluationData
+    from raylab.experiments.perturb_pretrained import PerturbPretrained
+
+DTYPES = {"float32": None, "tf32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_held: dict[object, LayerWalk] = {}  # the walk that this worker is on: one, since a model and its activations are large
+
+
+def run(experiment: PerturbPretrained, group: Group) -> Iterator[Outcome]:
+    """Outcomes of trials of one model."""
+    torch.set_num_threads(1)
+    yield from _walk(experiment).outcomes(group)
+
+
+def _walk(experiment: PerturbPretrained) -> LayerWalk:
+    """The walk that the worker's last group has left, if it was of this experiment, else a new one."""
+    key = (experiment.network.digest, experiment.data.revision, experiment.batch_size, experiment.precision)
+    key = (*key, experiment.name, experiment.biases, tuple(experiment.perturbations), len(experiment.layers))
+    if key not in _held:
+        _held.clear()
+        _held[key] = _begin(experiment)
+    return _held[key]
+
+
+def _begin(experiment: PerturbPretrained) -> LayerWalk:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    about = {"device": device, "origin": experiment.network.origin, "precision": experiment.precision}
+    return LayerWalk(
+        _prefix_walk(experiment, device, experiment.precision),
+        experiment.layers,
+        experiment.perturbations,
+        functools.partial(_weights, experiment),
+        experiment.network.tensors.__getitem__,
+        options=experiment.options,
+        values=functools.partial(_values, experiment.data),
+        about={**about, **experiment.data.protocol},
+        about_layer=functools.partial(_how, experiment),
+        about_baseline=functools.partial(_error, experiment, device),
+    )
+
+
+def _prefix_walk(experiment: PerturbPretrained, device: str, precision: str) -> PrefixWalk:
+    """The model and its data in a precision. torch's default for convolutions is TensorFloat-32: here only if asked."""
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    data, dtype = experiment.data, DTYPES[precision]
+    return PrefixWalk(
+        experiment.network.module(device, dtype),
+        data.x,
+        data.y,
+        experiment.batch_size,
+        _prepare(data, device, dtype or torch.float32),
+        experiment.activations,
+    )
+
+
+def _prepare(data: EvaluationData, device: str, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """Of a batch as it is stored what the model takes."""
+    if data.task == "text":
+        return lambda ids: ids.long()
+    mean, std = (torch.tensor(values or (fill,), device=device) for values, fill in ((data.mean, 0.0), (data.std, 1.0)))
+    mean, std = mean.view(-1, 1, 1), std.view(-1, 1, 1)
+
+    def prepare(images: Tensor) -> Tensor:
+        whole = images.float().div_(255) if images.dtype == torch.uint8 else images.float()
+        return ((whole - mean) / std if data.mean else whole).to(dtype)
+
+    return prepare
+
+
+def _values(data: EvaluationData, evaluation: Evaluation) -> Values:
+    """What one evaluation says. Perplexity is that of tokens, or of words where the protocol says so."""
+    values: Values = {
+        "accuracy": evaluation.accuracy,
+        "top5": evaluation.top5,
+        "loss": evaluation.loss,
+        "num_samples": evaluation.num_samples,
+    }
+    if data.task == "text":
+        per_word = data.protocol.get("normaliser") == "word"
+        values["perplexity"] = evaluation.perplexity(data.words if per_word else None)
+    return values
+
+
+def _error(experiment: PerturbPretrained, device: str, evaluation: Evaluation) -> Values:
+    """What a lower precision costs: the loss of the model as it is, less that in float32."""
+    if experiment.precision == "float32":
+        return {}
+    exact = _prefix_walk(experiment, device, "float32").evaluate()
+    torch.set_float32_matmul_precision("high" if experiment.precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = experiment.precision == "tf32"
+    return {"loss_error": evaluation.loss - exact.loss}
+
+
+def _weights(experiment: PerturbPretrained, parameters: LayerParameters) -> dict[str, LayerWeights]:
+    """The trained tensors of a layer, theta_0 where it is known, and the law that it was drawn from."""
+    return {
+        leaf: LayerWeights(
+            parameters.layer,
+            leaf,
+            _part(parameters, experiment.network.tensors[name]),
+            None if experiment.network.initial is None else _part(parameters, experiment.network.initial[name]),
+            functools.partial(_draw, experiment, parameters, name),
+        )
+        for leaf, name in zip(("weight", "bias"), parameters.names, strict=False)
+    }
+
+
+def _part(parameters: LayerParameters, whole: Array) -> Array:
+    return whole if parameters.part is None else parameters.part.of(np.ascontiguousarray(whole))
+
+
+def _draw(experiment: PerturbPretrained, parameters: LayerParameters, name: str, rng: np.random.Generator) -> Array:
+    law, shape = experiment.laws[name], experiment.network.tensors[name].shape
+    if parameters.part is not None and law.entries_alike:
+        return law.draw(rng, parameters.part.shape)
+    return _part(parameters, law.draw(rng, shape))
+
+
+def _how(experiment: PerturbPretrained, parameters: LayerParameters) -> Values:
+    """What is replaced with a layer, by what, and what is not."""
+    law = experiment.laws.get(parameters.weight)
+    buffers = any(name.endswith("running_mean") for name in experiment.network.tensors)
+    return {
+        "law": None if law is None else str(law),
+        "bias": "none" if not _has_bias(experiment, parameters) else "kept" if parameters.bias is None else "replaced",
+        "buffers": "kept" if buffers else "none",
+        "tied": ", ".join(parameters.tied) or None,
+    }
+
+
+def _has_bias(experiment: PerturbPretrained, parameters: LayerParameters) -> bool:
+    return parameters.bias is not None or bias_beside(parameters.weight, experiment.network.tensors) is not None

@@ -1,0 +1,97 @@
+"""The noun for a model that can be run: an architecture with its weights, how it is built anew, what it takes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from raylab.errors import UserError
+from raylab.layers import to_numpy
+from raylab.models.sources.source import of_model
+from raylab.types import Array
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Network:
+    """A model to be evaluated. Its weights are numpy arrays, which Ray keeps once a node and gives out uncopied."""
+
+    name: str
+    origin: str  # where the weights came from, in words
+    digest: str  # of the weights
+    skeleton: Any  # the torch module, with nothing in its parameters
+    tensors: Mapping[str, Array]  # parameters and buffers by name, floats as float32
+    anew: Callable[[], Any] | None  # builds the architecture as its library initialises it
+    initial: Mapping[str, Array] | None = None  # theta_0 by the names of `tensors`, where it was published
+    preprocessing: Mapping[str, Any] | None = None  # of images: a data config of timm's
+    tokenizer: str | None = None  # of texts: a folder or hub id
+    download: bool = False
+
+    def module(self, device: str = "cpu", dtype: torch.dtype | None = None) -> nn.Module:
+        """The torch module in evaluation mode. On a CPU its parameters are the arrays: never write to them."""
+        import torch
+
+        from raylab.models.kernels import as_tensor
+
+        made: dict[int, nn.Parameter] = {}
+
+        def tensor(name: str) -> torch.Tensor:
+            whole = as_tensor(self.tensors[name]).to(device)
+            return whole.to(dtype) if dtype and whole.is_floating_point() else whole
+
+        model = copy.deepcopy(self.skeleton)
+        for owner, leaf, name, old in list(_slots(model, "_parameters")):
+            if id(old) not in made:
+                made[id(old)] = torch.nn.Parameter(tensor(name), requires_grad=False)
+            owner._parameters[leaf] = made[id(old)]
+        for owner, leaf, name, _ in list(_slots(model, "_buffers")):
+            owner._buffers[leaf] = tensor(name)
+        return model.eval()
+
+
+def of_module(name: str, model: Any, anew: Callable[[], Any] | None, **known: Any) -> Network:
+    """The network of a torch module in memory."""
+    import torch
+
+    if not isinstance(model, torch.nn.Module):
+        raise UserError(f"The model {name} is a {type(model).__name__}: a torch module is needed to evaluate it.")
+    config: Any = getattr(model, "config", None)
+    if hasattr(config, "use_cache"):
+        config.use_cache = False  # of generation; here it would only cost memory
+    known.setdefault("origin", f"{type(model).__module__}.{type(model).__name__}")
+    known.setdefault("preprocessing", getattr(model, "preprocessing", None))
+    if "digest" not in known:
+        known["digest"] = of_model(name, model, "").digest
+    skeleton, tensors = _taken_apart(model)
+    return Network(name=name, skeleton=skeleton, tensors=tensors, anew=anew, **known)
+
+
+def _taken_apart(model: nn.Module) -> tuple[nn.Module, dict[str, Array]]:
+    """The module without its numbers, which can be pickled in no time, and its numbers."""
+    import torch
+
+    memo: dict[int, Any] = {}
+    tensors: dict[str, Array] = {}
+    for slot in ("_parameters", "_buffers"):
+        for _, _, name, tensor in _slots(model, slot):
+            array = to_numpy(tensor)
+            tensors[name] = array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+            if id(tensor) not in memo:
+                empty = torch.empty_like(tensor.data, device="meta")
+                memo[id(tensor)] = torch.nn.Parameter(empty, requires_grad=False) if slot == "_parameters" else empty
+    return copy.deepcopy(model, memo), tensors
+
+
+def _slots(model: nn.Module, kind: str) -> Iterator[tuple[nn.Module, str, str, Any]]:
+    """(module, attribute, full name, tensor) of every parameter or buffer, those that are shared each time."""
+    for path, module in model.named_modules():
+        for leaf, tensor in getattr(module, kind).items():
+            if tensor is not None:
+                yield module, leaf, f"{path}.{leaf}" if path else leaf, tensor

@@ -1,0 +1,177 @@
+"""Opening a network: by a library's name, from a folder that says what it holds, or a file and its architecture."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from raylab.errors import UserError
+from raylab.layers import to_numpy
+from raylab.models.networks.network import Network, of_module
+from raylab.models.networks.preprocessing import preprocessing
+from raylab.models.sources import libraries, open_model, place_of
+from raylab.models.sources.naming import unwrapped
+from raylab.models.sources.source import Source
+from raylab.types import Array
+
+if TYPE_CHECKING:
+    from torch import nn
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "tokenizer_config.json")
+
+
+def open_network(
+    source: str | None = None,
+    *,
+    architecture: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    initial: str | None = None,
+    pretrained: bool = True,
+    download: bool = False,
+) -> Network:
+    """Open a model to evaluate it.
+
+    source: timm/NAME, torchvision/NAME, transformers/MODEL_TYPE, a Hugging Face hub id or folder, or a file of weights.
+    architecture: one of the first three, for weights that do not say what they belong to, and for pretrained=False.
+    settings: changes of a transformers configuration, such as {"n_layer": 36}. initial: where theta_0 lies, of models
+    that publish it. pretrained=False: random weights, always the same. download: fetch what is not in the local cache.
+    Raises UserError for what cannot be opened.
+    """
+    if not source and not architecture:
+        raise UserError("A model to evaluate is needed: give model.source=PATH_OR_NAME.")
+    opened = _opened(source, architecture, dict(settings or {}), pretrained, download)
+    folder = place_of(source, download=False) if source else None
+    return of_module(
+        opened.name,
+        opened.model,
+        anew=_anew(opened.model, architecture or source or "", dict(settings or {})),
+        origin=opened.origin,
+        digest=opened.digest,
+        initial=_initial(initial, opened.model, download),
+        preprocessing=preprocessing(opened.model, architecture or source or "", folder),
+        tokenizer=_tokenizer(source, folder),
+        download=download,
+    )
+
+
+def _opened(
+    source: str | None, architecture: str | None, settings: dict[str, Any], pretrained: bool, download: bool
+) -> Source:
+    if not pretrained or source is None:
+        return _random(architecture or source or "", settings, download)
+    if libraries.is_named(source):
+        if source.startswith("transformers/"):
+            return libraries.open_transformers(source.partition("/")[2], pretrained, settings, with_head=True)
+        return open_model(source, download=download)
+    weights = open_model(source, download=download)
+    folder = place_of(source)
+    if folder is not None and architecture is None and (kind := _kind_of_folder(folder)):
+        make = functools.partial(_of_folder, folder, kind)
+        model = libraries.built(weights.name, weights.origin, make, pretrained=True).model
+        return Source(weights.name, model, weights.origin, weights.hashed)
+    if architecture is None:
+        raise UserError(
+            f"{source} does not say which architecture it belongs to: give model.architecture=timm/NAME, "
+            "torchvision/NAME or transformers/TYPE, or a folder with a config.json."
+        )
+    blank = _random(architecture, settings, download)
+    _fill(blank.model, weights, architecture)
+    return Source(weights.name, blank.model, weights.origin, weights.hashed)
+
+
+def _random(what: str, settings: dict[str, Any], download: bool) -> Source:
+    library, _, name = what.partition("/")
+    if library == "transformers":
+        return libraries.open_transformers(name, False, settings, with_head=True)
+    return open_model(what, pretrained=False, download=download)
+
+
+def _kind_of_folder(folder: Path) -> str | None:
+    """The library whose config.json a folder holds."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return "timm" if "architecture" in config else "transformers"
+
+
+def _of_folder(folder: Path, kind: str) -> Any:
+    """The model of a folder that its library wrote. Code beside it is never run."""
+    if kind == "timm":
+        import timm
+
+        return timm.create_model(f"local-dir:{folder}", pretrained=True)
+    import torch
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    model_class = libraries.class_of(config)
+    return model_class.from_pretrained(folder, config=config, local_files_only=True, dtype=torch.float32)
+
+
+def _fill(model: nn.Module, weights: Source, architecture: str) -> None:
+    """Give a model weights from a file. Raises UserError where they are not its own."""
+    import torch
+
+    state = {name: torch.from_numpy(np.array(array)) for name, array in _arrays(weights.model).items()}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(
+            f"{weights.origin} does not fit {architecture}: {' '.join(str(error).split())[:200]}"
+        ) from error
+
+
+def _arrays(held: Any) -> dict[str, Array]:
+    """The tensors of a module or a mapping, without the prefixes of what it was wrapped in."""
+    tensors = held.state_dict() if hasattr(held, "state_dict") else held
+    new = unwrapped(tensors)
+    return {new[name]: to_numpy(tensor) for name, tensor in tensors.items()}
+
+
+def _anew(model: Any, architecture: str, settings: dict[str, Any]) -> Callable[[], Any]:
+    """How the architecture is built with the weights that its library begins with."""
+    if hasattr(model, "config") and hasattr(type(model), "_from_config"):
+        return functools.partial(_from_config, type(model), copy.deepcopy(model.config))
+    return functools.partial(_by_name, architecture, settings)
+
+
+def _from_config(model_class: Any, config: Any) -> Any:
+    return model_class._from_config(copy.deepcopy(config))
+
+
+def _by_name(architecture: str, settings: dict[str, Any]) -> Any:
+    library, _, name = architecture.partition("/")
+    if library == "timm":
+        import timm
+
+        return timm.create_model(name)
+    import torchvision
+
+    return torchvision.models.get_model(name, weights=None)
+
+
+def _initial(place: str | None, model: nn.Module, download: bool) -> dict[str, Array] | None:
+    """theta_0 by the names of the model's own parameters."""
+    if place is None:
+        return None
+    known = _arrays(open_model(place, download=download).model)
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    missing = [name for name, shape in shapes.items() if name not in known or known[name].shape != shape]
+    if missing:
+        raise UserError(
+            f"model.initial={place} has no '{missing[0]}' of shape {shapes[missing[0]]}: it is another model's."
+        )
+    return {name: known[name].astype(np.float32, copy=False) for name in shapes}
+
+
+def _tokenizer(source: str | None, folder: Path | None) -> str | None:
+    if folder is not None and folder.is_dir() and any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return str(folder)
+    return None if source is None or libraries.is_named(source) or folder is not None else source
