@@ -1,0 +1,133 @@
+"""The residual networks for CIFAR-10 of He et al. 2016 (arXiv:1512.03385, Section 4.2), with shortcuts of option A.
+
+Names of layers, initialisation and the files of trained weights are those of akamaster/pytorch_resnet_cifar10.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from raylab.errors import UserError
+from raylab.models.sources.files import files_of
+from raylab.models.sources.naming import nearby
+
+WIDTHS = (16, 32, 64)  # channels of the three stages, at 32, 16 and 8 pixels
+# What the trained weights expect of an image, in the words of timm's data config. They were trained with the mean and
+# the standard deviation of ImageNet.
+PREPROCESSING = {
+    "input_size": (3, 32, 32),
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+    "interpolation": "bicubic",
+    "crop_pct": 1.0,
+    "crop_mode": "center",
+}
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut without weights."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.stride = 1 if inputs == outputs else 2
+        self.padding = outputs - inputs
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=self.stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(samples, inputs, height, width) -> (samples, outputs, height / stride, width / stride)."""
+        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        return torch.relu(y + self.shortcut(x))
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """Option A: every second pixel, and channels of zeros, as many below as above."""
+        if not self.padding:
+            return x
+        half = self.padding // 2
+        return functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, half, self.padding - half))
+
+
+class CifarResNet(nn.Module):
+    """conv1, bn1, stages layer1 .. layer3 of blocks, linear. Initial weights come from torch's global generator."""
+
+    def __init__(self, depth: int, classes: int = 10) -> None:
+        """depth: layers with weights, 6n + 2: 20, 32, 44, 56, 110, ... Raises UserError for another one."""
+        if depth < 8 or depth % 6 != 2:
+            raise UserError(f"No CIFAR ResNet has depth {depth}: give 6n + 2, as 20, 32, 44, 56 or 110.")
+        super().__init__()
+        self.depth = depth
+        self.preprocessing = dict(PREPROCESSING)
+        blocks = (depth - 2) // 6
+        self.conv1 = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
+        self.layer1 = _stage(WIDTHS[0], WIDTHS[0], blocks)
+        self.layer2 = _stage(WIDTHS[0], WIDTHS[1], blocks)
+        self.layer3 = _stage(WIDTHS[1], WIDTHS[2], blocks)
+        self.linear = nn.Linear(WIDTHS[2], classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (samples, classes) of images (samples, 3, 32, 32)."""
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.linear(x.mean((2, 3)))
+
+
+def _stage(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
+    return nn.Sequential(*(BasicBlock(inputs if k == 0 else outputs, outputs) for k in range(blocks)))
+
+
+def cifar_resnet(
+    depth: int,
+    source: str | os.PathLike[str] | None = None,
+    pretrained: bool = True,
+    classes: int = 10,
+    seed: int = 0,
+) -> CifarResNet:
+    """A ResNet with the weights of a PyTorch or safetensors file, ready to be evaluated.
+
+    pretrained=False: initial weights from `seed`, with or without a file. Raises UserError for a file of another
+    network, and where trained weights are wanted without a file.
+    """
+    if pretrained and source is None:
+        raise UserError("A trained CIFAR ResNet needs source=FILE; for a random one give pretrained=False.")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        model = CifarResNet(depth, classes)
+    if pretrained and source is not None:
+        model.load_state_dict(_fitting(Path(source).expanduser(), model))
+    return model.eval()
+
+
+def _fitting(path: Path, model: CifarResNet) -> dict[str, Tensor]:
+    """The tensors of a file, if they are those of this network by name and shape."""
+    if not path.exists():
+        raise UserError(f"There is no file {path}.{nearby(path) or ' Give the file of a trained CIFAR ResNet.'}")
+    stored, _ = files_of(path).open()
+    own, found = _shapes(model.state_dict()), _shapes(stored)
+    wrong = next((name for name in {**own, **found} if own.get(name) != found.get(name)), None)
+    if wrong is not None:
+        shapes = f"{found.get(wrong, 'missing')} in the file, {own.get(wrong, 'missing')} in the network"
+        raise UserError(f"{path} is of another network than depth {model.depth} makes: '{wrong}' is {shapes}.")
+    return {name: _as_tensor(tensor) for name, tensor in stored.items()}
+
+
+def _shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Without the counters of batch norm, which files of torch before 0.4.1 lack and nothing here reads."""
+    return {name: tuple(one.shape) for name, one in tensors.items() if not name.endswith("num_batches_tracked")}
+
+
+def _as_tensor(stored: Any) -> Tensor:
+    return stored if isinstance(stored, Tensor) else torch.from_numpy(np.asarray(stored))
