@@ -52,7 +52,7 @@ class Config:
     train: Recipe = field(default_factory=Recipe)
     batch_size: int = 2500  # samples a forward pass in evaluation; halved when memory runs out
     precision: str = (
-        "float32"  # of evaluation: "float32", "tf32", "bfloat16", "float16"; the baseline says what it costs
+        "float32"  # of evaluation: also "tf32", "bfloat16", "float16"; the baseline says what it costs
     )
     activations: Budget = field(default_factory=Budget)  # where a worker keeps those below the layer it is at
     biases: str = "replaced"  # with their weights, or "kept", where a given model's layer is perturbed

@@ -75,9 +75,9 @@ def perturb(
 def perturbed(module: nn.Module, arrays: Mapping[str, Array]) -> Iterator[None]:
     """Within the `with` block parameters of `module` are these, by name ("fc1.weight"); afterwards the old ones.
 
-    The old tensors are set aside bit for bit, not copied, so that leaving (also by an exception) cannot fail or round; they may lie
-    in memory that nobody can write to. A parameter that two modules share changes in both. ValueError for a parameter
-    or shape that the module does not have.
+    The old tensors are set aside bit for bit, not copied, so that leaving (also by an exception) cannot fail or round;
+    they may lie in memory that nobody can write to. A parameter that two modules share changes in both. ValueError for
+    a parameter or shape that the module does not have.
     """
     import torch
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -200,8 +200,8 @@ class PrefixWalk:
         observe(k, torch.cat(seen) if len(seen) > 1 else seen[0])
 
 
-def _repeated(batch: Tensor, copies: int) -> Tensor:
-    return batch.repeat(copies, *[1] * (batch.dim() - 1))
+def _repeated(batch: Any, copies: int) -> Any:
+    return None if batch is None else batch.repeat(copies, *[1] * (batch.dim() - 1))
 
 
 def _tensor(rows: Tensor | Array) -> Tensor:

@@ -1,4 +1,4 @@
-"""The metrics of an experiment: refused on the driver where their columns could not be written, measured on a worker."""
+"""The metrics of an experiment: refused on the driver where they cannot be written, measured on a worker."""
 
 from __future__ import annotations
 

@@ -198,8 +198,8 @@ def _require_theta_0(network: Network, perturbations: Mapping[str, Perturbation]
     needy = [name for name in perturbations if name in NEEDS_THETA_0]
     if needy and network.initial is None:
         raise UserError(
-            f"{network.name} cannot be re-initialised: its theta_0 was never published. Leave out {' and '.join(needy)} "
-            "(perturbation=rerandomize), or give model.initial=PLACE where it lies."
+            f"{network.name} cannot be re-initialised: its theta_0 was never published. Leave out "
+            f"{' and '.join(needy)} (perturbation=rerandomize), or give model.initial=PLACE where it lies."
         )
 
 

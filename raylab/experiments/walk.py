@@ -1,4 +1,4 @@
-"""The trials of one model, on a worker: its layers from the first to the last, each perturbed, evaluated and put back."""
+"""The trials of one model, on a worker: its layers from first to last, each perturbed, evaluated and put back."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ Values = dict[str, Value]
 class LayerWalk:
     """A model whose layers are perturbed one at a time.
 
-    weights: what perturbations get to see of a layer, "weight" first and then its bias. tensor: a trained parameter by its name. about: columns of every row;
-    about_layer: of those about a layer; about_baseline: of the baseline's, which took `seconds` already.
+    weights: what perturbations get to see of a layer, "weight" first and then its bias. tensor: a trained parameter by
+    its name. about: columns of every row; about_layer: of those about a layer; about_baseline: of the baseline's, which
+    took `seconds` already.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class LayerWalk:
     def _together(
         self, trials: Sequence[Trial], parameters: LayerParameters, weights: Mapping[str, LayerWeights]
     ) -> dict[Trial, Outcome]:
-        """The outcomes of several trials evaluated at once; none if there is one, or one that fails: each is then alone."""
+        """The outcomes of trials evaluated at once; none if there is one, or one that fails: each is then alone."""
         if len(trials) < 2:
             return {}
         start = time.perf_counter()
