@@ -11,7 +11,7 @@ import numpy as np
 
 from raylab.errors import UserError
 from raylab.models.randomness import one_at_a_time, private_randomness
-from raylab.models.recording.entry_laws import Fixed, Float32, Law, Uninitialised
+from raylab.models.recording.entry_laws import Float32, Law, Uninitialised, fixed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -69,7 +69,9 @@ def _laws(model: nn.Module, recorder: Recorder) -> Iterator[tuple[str, Law | Non
     from torch import nn
 
     if not isinstance(model, nn.Module):
-        raise UserError(f"Laws are those of a torch module's parameters, not of a {type(model).__name__}: build a module.")
+        raise UserError(
+            f"Laws are those of a torch module's parameters, not of a {type(model).__name__}: build a module."
+        )
     found: dict[int, Law | None] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if id(parameter) not in found:
@@ -91,7 +93,7 @@ def _law(name: str, parameter: Tensor, recorder: Recorder) -> Law | None:
     memory = recorder.memory(parameter)
     if memory.patches is not None:
         return law_of(memory.patches, region_of(parameter))
-    return None if memory.random else Fixed(parameter.detach().float().numpy().copy())
+    return None if memory.random else fixed(parameter.detach().float().numpy().copy())
 
 
 @contextmanager

@@ -59,7 +59,7 @@ class Uniform(Law):
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Float32:
         """24 random bits an entry."""
-        x = np.asarray(rng.random(shape, dtype=np.float32))
+        x = np.asarray(rng.random(shape, dtype=np.float32), np.float32)
         x *= np.float32(self.high - self.low)
         x += np.float32(self.low)
         return x
@@ -81,7 +81,7 @@ class Normal(Law):
         """By the ziggurat, with rejection where the bounds are felt, or by the inverse where they are narrow."""
         low, high = (self.low - self.mean) / self.std, (self.high - self.mean) / self.std
         felt = 1 - _mass(low, high) > NEGLIGIBLE
-        x = _truncated(rng, shape, low, high) if felt else np.asarray(rng.standard_normal(shape, dtype=np.float32))
+        x = _truncated(rng, shape, low, high) if felt else _standard_normal(rng, shape)
         x *= np.float32(self.std)
         if self.mean:
             x += np.float32(self.mean)
@@ -136,6 +136,12 @@ def uniform(low: float, high: float) -> Law:
     return Constant(low) if low == high else Uniform(min(low, high), max(low, high))
 
 
+def fixed(values: Array) -> Law:
+    """These values; a constant where they are all the same."""
+    same = values.size and np.all(values == values.flat[0])
+    return Constant(float(values.flat[0])) if same else Fixed(values)
+
+
 def normal(mean: float, std: float, low: float = -math.inf, high: float = math.inf) -> Law:
     """N(mean, std) in [low, high]."""
     return Normal(mean, std, low, high) if std else Constant(min(max(mean, low), high))
@@ -170,7 +176,7 @@ def inverse_erf(law: Law) -> Law | None:
     """The law of erfinv(x): of a uniform x a (truncated) normal law, how timm and others draw it."""
     from scipy.special import erfinv
 
-    if isinstance(law, Uniform) and -1 <= law.low and law.high <= 1:
+    if isinstance(law, Uniform) and law.low >= -1 and law.high <= 1:
         return normal(0, math.sqrt(0.5), float(erfinv(law.low)), float(erfinv(law.high)))
     return Constant(float(erfinv(law.value))) if isinstance(law, Constant) else None
 
@@ -187,10 +193,14 @@ def _mass(low: float, high: float) -> float:
     return max(float(ndtr(high) - ndtr(low)), 0.0)
 
 
+def _standard_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Float32:
+    return np.asarray(rng.standard_normal(shape, dtype=np.float32), np.float32)  # of shape () numpy makes a float
+
+
 def _truncated(rng: np.random.Generator, shape: tuple[int, ...], low: float, high: float) -> Float32:
     if _mass(low, high) < _REJECT:
         return _by_inverse(rng, shape, low, high)
-    x = np.asarray(rng.standard_normal(shape, dtype=np.float32))
+    x = _standard_normal(rng, shape)
     flat = x.reshape(-1)
     outside: NDArray[Any] = np.flatnonzero((flat < low) | (flat > high))
     while outside.size:

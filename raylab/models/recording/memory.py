@@ -128,7 +128,7 @@ def law_of(patches: Patches, region: Region) -> Law:
     law = law_at(patches, region)
     if law is not None:
         return law
-    written = np.zeros(1 + max((where.last for where in (region, *(where for where, _ in patches)))), bool)
+    written = np.zeros(1 + max(where.last for where in (region, *(where for where, _ in patches))), bool)
     for where, _ in patches:
         where.of(written)[...] = True
     return Patched(region, patches) if region.of(written).all() else Uninitialised()

@@ -1,14 +1,13 @@
 """Watching how a model is built: every operation of torch passes here, and fills are noted rather than done.
 
 A tensor that is only filled, scaled and copied never gets values, nor memory of the machine (torch.empty takes none
-until it is written to). Where an operation that is not known here wants to read such a tensor, it gets values drawn from
-the laws noted so far, the operation is done, and what it writes counts as computed.
+until it is written to). Where an operation that is not known here wants to read such a tensor, it gets values drawn
+from the laws noted so far, the operation is done, and what it writes counts as computed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,10 +26,9 @@ from raylab.models.recording.entry_laws import Law, normal
 from raylab.models.recording.memory import Patches, Region, filled, law_at, mapped, whole
 
 # What leaves a tensor's memory as it is: new memory, and other looks at the same.
-UNREAD = frozenset(
-    "empty empty_like empty_strided empty_permuted new_empty new_empty_strided set_ _reshape_alias _unsafe_view "
-    "unsqueeze_ squeeze_ transpose_ t_ as_strided_ detach_".split()
-)
+UNREAD = frozenset({"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"}) | {
+    *("set_", "_reshape_alias", "_unsafe_view", "unsqueeze_", "squeeze_", "transpose_", "t_", "as_strided_", "detach_")
+}
 ESCAPES = frozenset({"numpy", "tolist", "__array__", "__reduce_ex__", "__dlpack__"})  # values read behind torch's back
 DECISIONS = frozenset({"_local_scalar_dense", "equal", "is_nonzero"})  # Python sees a value, and may act upon it
 
@@ -137,7 +135,7 @@ class Recorder(TorchDispatchMode):
         return _simple(target) and self.fill(target, law)
 
     def _copied(self, target: Tensor, source: Tensor) -> Tensor | None:
-        """A copy has the law of its source: only over the whole, lest two parts of one tensor be copies of each other."""
+        """A copy has the law of its source: only over the whole, or two parts of a tensor might be copies of one."""
         if not (_simple(target) and _simple(source)) or target.shape != source.shape:
             return None
         law = self.law(source)
@@ -160,18 +158,31 @@ class Recorder(TorchDispatchMode):
     def _computed(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Do an operation, on real values, and note what it wrote as computed."""
         name = func.overloadpacket.__name__
+        if name == "linalg_qr" and self.memory(args[0]).random:
+            return self._unsolved(func, args[0])
         written, overwritten = _written(func, args, kwargs)
         anew = {id(t) for t in overwritten if _covers(t, region_of(t))}
-        read = [t for t in _tensors((args, kwargs)) if id(t) not in anew]
-        random = any([self._realise(t).random for t in read]) or torch.Tag.nondeterministic_seeded in func.tags
+        read = [self._realise(t) for t in _tensors((args, kwargs)) if id(t) not in anew]
+        random = torch.Tag.nondeterministic_seeded in func.tags or any(memory.random for memory in read)
         known = {self.memory(t).ref.cdata for t in _tensors((args, kwargs))}
         result = func(*args, **kwargs)
         new = [t for t in _tensors(result) if StorageWeakRef(t.untyped_storage()).cdata not in known]
         for tensor in (*written, *new):
-            memory = self.memory(tensor)
-            memory.patches, memory.random = None, random or self.decided
+            self._mark_computed(tensor, random)
         self.decided |= random and name in DECISIONS
         return result
+
+    def _mark_computed(self, tensor: Tensor, random: bool) -> None:
+        memory = self.memory(tensor)
+        memory.patches, memory.random = None, random or self.decided
+
+    def _unsolved(self, func: Any, matrix: Tensor) -> tuple[Tensor, ...]:
+        """Zeros in place of the factors of random numbers: those of an embedding take minutes, and serve nothing."""
+        factors = func(torch.empty(matrix.shape, dtype=matrix.dtype, device="meta"))
+        zeros = tuple(torch.zeros(factor.shape, dtype=factor.dtype) for factor in factors)
+        for tensor in zeros:
+            self._mark_computed(tensor, random=True)
+        return zeros
 
     def _realise(self, tensor: Tensor) -> Memory:
         """Draw what was noted of a storage, so that it can be read."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from raylab.errors import UserError
+from raylab.models.randomness import private_randomness
 from raylab.models.sources import libraries, open_model
 
 
