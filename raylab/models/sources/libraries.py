@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import inspect
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from raylab.errors import UserError
+from raylab.models.randomness import one_at_a_time, private_randomness
 from raylab.models.sources.naming import did_you_mean, first_line
 from raylab.models.sources.source import Source, of_model
 
 LIBRARIES = ("timm", "torchvision", "transformers")
 SEED = 0  # of random weights
-_one_at_a_time = threading.Lock()  # torch's generator and the filters of warnings belong to the process
 
 
 def is_named(source: str) -> bool:
@@ -137,7 +135,7 @@ def _from_config(name: str, origin: str, configure: Callable[[Any], Any]) -> Sou
 
 def built(name: str, origin: str, make: Callable[[], Any], *, pretrained: bool) -> Source:
     """What `make` builds, in peace: a seed of its own, no warnings. Raises UserError where files are in the way."""
-    with _one_at_a_time, _private_randomness(), warnings.catch_warnings():
+    with one_at_a_time, private_randomness(SEED), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice of the libraries to those who train
         try:
             model = make().eval()
@@ -148,16 +146,6 @@ def built(name: str, origin: str, make: Callable[[], Any], *, pretrained: bool) 
     return (
         of_model(name, model, origin) if pretrained else of_model(f"{name}-random", model, f"{origin}, random weights")
     )
-
-
-@contextlib.contextmanager
-def _private_randomness() -> Iterator[None]:
-    """torch's generator of the CPU, from a seed, and put back as it was; generators of GPUs are not touched."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(SEED)
-        yield
 
 
 def _timm_file(config: Any) -> Path | None:
