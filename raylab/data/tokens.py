@@ -87,7 +87,7 @@ def _reader(folder: Path) -> Any:
     transformers: Any = importlib.import_module("transformers")
     try:
         return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (ValueError, OSError, KeyError, TypeError, ImportError) as error:
+    except Exception as error:  # the Rust library beneath raises nothing more special
         raise UserError(
             f"{folder} holds no tokenizer that transformers can read ({hub.first_line(error)}): "
             "give data.tokenizer=FOLDER, one with tokenizer.json or a vocabulary."
