@@ -95,16 +95,16 @@ def _read(path: Path, key: str) -> Stored | None:
     """What the file holds, or None where it is missing, cut off, longer than it should be or another one."""
     footer = MAGIC + key.encode()
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = open_memmap(path, mode="r")
         start = array.offset + array.nbytes
         with path.open("rb") as file:
             file.seek(start)
             end = file.read(len(footer) + DIGITS + 1)
-    except (OSError, ValueError, EOFError, AttributeError):
+    except (OSError, ValueError):
         return None
     if not end.startswith(footer) or len(end) != len(footer) + DIGITS:
         return None
-    return Stored(array, end[len(footer) :].decode())
+    return Stored(np.asarray(array), end[len(footer) :].decode())  # plain: Ray shares no subclass without a copy
 
 
 def _digest(array: Array) -> str:

@@ -22,7 +22,6 @@ SPLITS = {"validation": ("validation", "val", "valid"), "test": ("test",), "trai
 class ClassFolders:
     """Folders of images, each a class; the images of a class in the order of their paths, as in torchvision."""
 
-    folder: Path
     paths: Sequence[Path]
     labels: NDArray[np.int64]
 
@@ -44,11 +43,11 @@ class ClassFolders:
                 raise UserError(f"The class folder {folder / name} holds no image: fill it, or take it away.")
             paths += of_class
             labels += [number[name]] * len(of_class)
-        return cls(folder, paths, np.array(labels, np.int64))
+        return cls(paths, np.array(labels, np.int64))
 
     def identity(self) -> Any:
         """Names, sizes and times of change."""
-        return [str(self.folder.resolve()), [stamp(path) for path in self.paths], self.labels.tolist()]
+        return [[stamp(path) for path in self.paths], self.labels.tolist()]
 
     def pick(self, chosen: NDArray[np.int64]) -> Iterator[Encoded]:
         """Some of them, by their places."""

@@ -20,7 +20,7 @@ def find(root: str | Path, split: str | None = None, classes: str | None = None)
     A sub-folder named after the split, and parquet files so named, go before the rest; without a `split` that of
     validation goes before the test's. classes: see `ClassFolders`. Raises UserError where there is nothing.
     """
-    place = Path(root).expanduser()
+    place = Path(root).expanduser().absolute()
     if place.is_file() and place.suffix == ".parquet":
         return ParquetImages([place])
     if not place.is_dir():

@@ -53,7 +53,7 @@ def evaluation(
     stride = context if stride is None else stride
     _check(context, stride, normaliser)
     stream = tokenise(texts, tokenizer, limit=tokens, cache=cache, download=download)
-    if len(stream.lengths) == 1 and context > len(stream.ids):
+    if joining != "documents" and context > len(stream.ids):
         raise UserError(f"data.context={context} is more than the text's {len(stream.ids)} tokens: give a smaller one.")
     x, y = windows(stream, context, stride)
     words = round(stream.words * int((y != UNSCORED).sum()) / len(stream.ids))

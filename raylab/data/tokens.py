@@ -40,7 +40,7 @@ def tokenise(
     """The token ids of some texts, each tokenised by itself, with the special tokens that its tokenizer adds.
 
     tokenizer: a folder, or a hub id. limit: the first so many tokens of all; their words are counted on the text that
-    they decode to. Raises UserError where there is no such tokenizer.
+    they decode to. Raises UserError where there are not so many, or no such tokenizer.
     """
     if limit is not None and limit < 1:
         raise UserError(f"data.tokens={limit} must be at least 1, or null for all.")
@@ -77,6 +77,10 @@ def _packed(texts: Sequence[str], folder: Path, limit: int | None, allocate: All
         if left == 0:
             break
     lengths = [len(of_text) for of_text in ids]
+    if left:
+        raise UserError(
+            f"data.tokens={limit} is more than the text's {sum(lengths)} tokens: give fewer, or null for all."
+        )
     packed = allocate((2 + len(lengths) + sum(lengths),), np.int32)
     packed[: 2 + len(lengths)] = [words, len(lengths), *lengths]
     packed[2 + len(lengths) :] = [token for of_text in ids for token in of_text]

@@ -64,6 +64,7 @@ def test_a_large_array_is_digested_in_pieces(tmp_path, maker, monkeypatch):
         lambda content, other: other,  # of another key, whole in itself
         lambda content, other: content[:-70] + bytes(70),  # a crash before the end was on the disk
         lambda content, other: b"\x80\x04N.",  # a pickle
+        lambda content, other: b"PK\x03\x04",  # an archive
     ],
 )
 def test_a_damaged_or_foreign_file_is_made_anew(tmp_path, maker, damage):

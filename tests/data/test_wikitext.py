@@ -174,6 +174,7 @@ def test_bad_input_is_one_line(small, tokenizer, cache, tmp_path):
     says("There is no folder or file of text", network, tmp_path / "nowhere", **options)
     says("data.joining=lines is not known", network, small, joining="lines", **options)
     says("data.tokens=0", network, small, tokens=0, **options)
+    says("data.tokens=1000 is more than the text's", network, small, tokens=1000, **options)
     says("data.context=1024 is more than the text's", network, small, **options)
     pq.write_table(pa.table({"words": ["a"]}), tmp_path / "train-00000-of-00001.parquet")
     says("has no column 'text', but words", network, tmp_path, split="train", **options)
