@@ -43,7 +43,8 @@ def _of_split(place: Path, names: Sequence[str]) -> list[Path] | Path | None:
 
 
 def _in_folder(folder: Path, classes: str | None) -> Images:
-    if files := sorted(folder.glob("*.parquet")):
+    places = (folder, *(folder / inside for inside in INSIDE))
+    if files := sorted(path for place in places for path in place.glob("*.parquet")):
         if others := [path.name for path in files if path.name.startswith(("train-", "test-", "validation-"))]:
             raise UserError(
                 f"{folder} has no parquet file of the split, only {others[0]}. Give data.split=train or so."

@@ -35,6 +35,19 @@ def opened(path: Path, advice: str) -> Any:
         raise damaged(path, error, advice) from error
 
 
+def column(path: Path, name: str, advice: str) -> Any:
+    """A column as a pyarrow.ChunkedArray. Raises UserError where there is none, or the file is damaged."""
+    import pyarrow as pa
+
+    file = opened(path, advice)
+    if name not in file.schema_arrow.names:
+        raise UserError(f"{path} has no column '{name}', but {', '.join(file.schema_arrow.names)}. {advice}")
+    try:
+        return file.read(columns=[name]).column(name)
+    except (OSError, pa.ArrowException) as error:
+        raise damaged(path, error, advice) from error
+
+
 def damaged(path: Path, error: Exception, advice: str) -> UserError:
     """The line for a file that cannot be read."""
     return UserError(f"{path} is no whole parquet file ({str(error).splitlines()[0]}). {advice}")

@@ -23,7 +23,7 @@ class ParquetImages:
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = files
-        self.labels = self._labels()
+        self.labels = np.concatenate([_labels(path) for path in files])
 
     def identity(self) -> Any:
         """Names, sizes and times of change."""
@@ -41,23 +41,18 @@ class ParquetImages:
                     yield from _of_group(file, path, group, wanted)
                 first = last
 
-    def _labels(self) -> NDArray[np.int64]:
-        import pyarrow as pa
 
-        parts: list[Any] = []
-        for path in self.files:
-            file = parquet.opened(path, ADVICE)
-            _image_column(file, path)
-            if "label" not in file.schema_arrow.names:
-                raise UserError(f"{path} has no column 'label': {ADVICE}")
-            parts += file.read(columns=["label"]).column("label").chunks
-        column = pa.chunked_array(parts) if parts else pa.chunked_array([], pa.int64())
-        if not pa.types.is_integer(column.type) or column.null_count:
-            raise UserError(f"The column 'label' of {self.files[0]} is no class number in every row: {ADVICE}")
-        labels = column.to_numpy().astype(np.int64)
-        if len(labels) and labels.min() < 0:
-            raise UserError(f"{self.files[0]} keeps its labels secret (they are -1): take the validation split.")
-        return labels
+def _labels(path: Path) -> NDArray[np.int64]:
+    import pyarrow as pa
+
+    _image_column(parquet.opened(path, ADVICE), path)
+    column = parquet.column(path, "label", ADVICE)
+    if not pa.types.is_integer(column.type) or column.null_count:
+        raise UserError(f"The column 'label' of {path} is no class number in every row. {ADVICE}")
+    labels = column.to_numpy().astype(np.int64)
+    if len(labels) and labels.min() < 0:
+        raise UserError(f"{path} keeps its labels secret (they are -1): take the validation split.")
+    return labels
 
 
 def _image_column(file: Any, path: Path) -> str:

@@ -132,13 +132,4 @@ def _parquet_files(place: Path, config: str, split: str) -> list[Path]:
 
 
 def _column(path: Path) -> list[str]:
-    import pyarrow as pa
-
-    file = parquet.opened(path, ADVICE)
-    if "text" not in file.schema_arrow.names:
-        raise UserError(f"{path} has no column 'text', but {', '.join(file.schema_arrow.names)}. {ADVICE}")
-    try:
-        column = file.read(columns=["text"]).column("text")
-    except (OSError, pa.ArrowException) as error:
-        raise parquet.damaged(path, error, ADVICE) from error
-    return [row or "" for row in column.to_pylist()]
+    return [row or "" for row in parquet.column(path, "text", ADVICE).to_pylist()]

@@ -107,6 +107,23 @@ def test_parquet_files_that_cannot_be_used_are_one_line(tmp_path):
     says("no column 'image' or 'img' of encoded bytes", tmp_path / "g.parquet")
     parquet_file(tmp_path / "trained" / "train-00000-of-00001.parquet", [b""], [0])
     says("Give data.split=train", tmp_path / "trained")
+    parquet_file(tmp_path / "hub" / "data" / "train-00000-of-00001.parquet", [b""], [0])
+    says("Give data.split=train", tmp_path / "hub")
+    parquet_file(tmp_path / "converted" / "default" / "test" / "0000.parquet", [b""], [5])
+    assert image_files.find(tmp_path / "converted" / "default").labels.tolist() == [5]
+
+
+def test_a_file_that_is_damaged_within_is_one_line(tmp_path):
+    path = parquet_file(tmp_path / "a.parquet", [bytes(99)] * 3000, list(range(3000)), use_dictionary=False)
+    content = path.read_bytes()
+    end = len(content) - 8 - int.from_bytes(content[-8:-4], "little")  # of the data; what follows describes them
+    path.write_bytes(content[:4] + bytes(1000) + content[1004:])  # the images alone: found when they are read
+    found = image_files.find(path)
+    with pytest.raises(UserError, match="no whole parquet file") as error:
+        list(found.pick(np.arange(3000)))
+    assert "\n" not in str(error.value)
+    path.write_bytes(content[:4] + bytes(end - 4) + content[end:])
+    says("no whole parquet file", path)
 
 
 def test_half_a_download_is_refused(tmp_path):
