@@ -70,9 +70,26 @@ OUTCOME = _group(
 EVALUATION = _group(
     "evaluation",
     accuracy=(float, "top-1 accuracy on the evaluation data [fraction, 0 to 1]"),
+    top5=(float, "share of samples whose class is among the five most likely [fraction, 0 to 1]"),
     loss=(float, "mean cross-entropy on the evaluation data [nats]"),
+    perplexity=(float, "exp of the cross-entropy summed over scored tokens, per token or word (see normaliser) [1]"),
     train_seconds=(float, "time it took to train the model, on its baseline row; 0 if it came from a checkpoint [s]"),
     num_samples=(int, "samples evaluated"),
+)
+# How the evaluation was done: the same in every row of a run.
+PROTOCOL = _group(
+    "evaluation",
+    crop=(str, "how images were scaled and cropped: interpolation and side, side of the crop [pixels]; as stored"),
+    subset=(str, "which part of the evaluation data: first N, spread N (every n/N-th), first N tokens; null: all"),
+    context=(int, "tokens that the model sees at once [count]"),
+    stride=(int, "from the beginning of a window of the text to that of the next; below context they overlap [tokens]"),
+    joining=(str, "how rows became text: blank_lines (between rows), raw (as they lie), documents (each by itself)"),
+    normaliser=(str, "what perplexity is per: token or word"),
+    tokenizer=(str, "hub id of the tokenizer, or the name of its folder"),
+    words=(
+        int,
+        "words of the text, between white space, times the share of its tokens that were scored [count]",
+    ),
 )
 SIMILARITY = _group(
     "similarity",
@@ -194,5 +211,5 @@ PROVENANCE = _group(
     finished_at=(TIME, "when the row reached the driver (UTC)"),
 )
 KNOWN: Mapping[str, Column] = {
-    **IDENTITY, **LAYER, **OUTCOME, **EVALUATION, **SIMILARITY, **SPECTRAL, **FIT, **PROVENANCE
+    **IDENTITY, **LAYER, **OUTCOME, **EVALUATION, **PROTOCOL, **SIMILARITY, **SPECTRAL, **FIT, **PROVENANCE
 }  # fmt: skip
