@@ -51,9 +51,7 @@ class Config:
     data: dict[str, Any] = field(default_factory=dict)  # _target_ and its arguments
     train: Recipe = field(default_factory=Recipe)
     batch_size: int = 2500  # samples a forward pass in evaluation; halved when memory runs out
-    precision: str = (
-        "float32"  # of evaluation: also "tf32", "bfloat16", "float16"; the baseline says what it costs
-    )
+    precision: str = "float32"  # of evaluation: also "tf32", "bfloat16", "float16"; the baseline says what it costs
     activations: Budget = field(default_factory=Budget)  # where a worker keeps those below the layer it is at
     biases: str = "replaced"  # with their weights, or "kept", where a given model's layer is perturbed
     layers: list[str] = field(default_factory=lambda: ["*"])  # globs over layer names
@@ -169,9 +167,12 @@ def _with_source(overrides: Sequence[str]) -> list[str]:
         quoted = [_quoted(place) for place in places]
         together = "+".join(label(Path(place)) for place in places)[:LONGEST_LABEL]
         source = f"[{','.join(quoted)}]" if listed else quoted[0]
-        spelt += ["model=source", f"model.source={source}", f"model.name={_quoted(together)}"]
-        if not any(other.startswith("experiment=") for other in overrides):
-            spelt.append("experiment=spectra")
+        named = [other for other in overrides if other.startswith("experiment=")]
+        if named and named[-1] != "experiment=spectra":  # it says itself what is done with a model
+            spelt.append(f"model.source={source}")
+        else:
+            spelt += ["model=source", f"model.source={source}", f"model.name={_quoted(together)}"]
+            spelt += [] if named else ["experiment=spectra"]
     return spelt
 
 

@@ -7,10 +7,13 @@ layer. This module says which trials there are; `raylab.experiments.pretrained` 
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from raylab import spectral
 from raylab.data import EvaluationData
@@ -18,11 +21,13 @@ from raylab.errors import UserError
 from raylab.experiments.metrics import measured, metrics_of
 from raylab.experiments.perturbations import perturbations_of, trials_of_layers
 from raylab.layers import LayerParameters, measurable, parameters_of, weights
-from raylab.models.initial_laws import Law, laws_of
+from raylab.models.initial_laws import laws_of
 from raylab.models.networks import Network, of_module
+from raylab.models.recording.entry_laws import Fixed, Law
 from raylab.registry import bind, call, own_code
 from raylab.types import (
     ORIGINAL,
+    Array,
     Budget,
     Group,
     Metric,
@@ -44,6 +49,7 @@ COLUMNS: Mapping[str, type] = {
 }
 EVALUATION_VERSION = "1"  # raised whenever the same weights would give another accuracy, loss or perplexity
 NEEDS_THETA_0 = ("reinit", "reinit_signs")
+UNKNOWN = "how it was initialised is not known: let the function that makes the model take pretrained=False"
 TRIALS_A_RANGE = 20  # to come to a range costs at most one pass more, a twentieth of its work
 
 
@@ -152,7 +158,7 @@ def build(config: Config) -> PerturbPretrained:
     network = _network(call(make, config.model, "model"), make, config.model)
     _require_theta_0(network, perturbations)
     data = _data(load, config, network)
-    laws = (laws_of(network.anew) if network.anew else {}) if _is_random(perturbations) else None
+    laws = _laws(network) if _is_random(perturbations) else None
     layers, skipped = _layers(network, laws, config)
     return PerturbPretrained(
         name=config.name,
@@ -176,10 +182,13 @@ def build(config: Config) -> PerturbPretrained:
 
 
 def _network(made: Any, make: Any, model: Mapping[str, Any]) -> Network:
-    """A user's function may give a torch module: it says itself how it is built anew."""
+    """A user's function may give a torch module; one that takes `pretrained` says how it is built anew."""
     if isinstance(made, Network):
         return made
-    return of_module(str(model.get("name") or type(made).__name__), made, make)
+    anew = functools.partial(make, pretrained=False) if "pretrained" in inspect.signature(make).parameters else make
+    given = ", ".join(f"{key}={value}" for key, value in model.items() if key not in ("_target_", "name"))
+    origin = f"{model['_target_']}({given})"
+    return of_module(str(model.get("name") or type(made).__name__), made, anew, origin=origin)
 
 
 def _data(load: Any, config: Config, network: Network) -> EvaluationData:
@@ -207,6 +216,17 @@ def _is_random(perturbations: Mapping[str, Perturbation]) -> bool:
     return set(perturbations) - {ORIGINAL, "reinit", "permute"} != set()
 
 
+def _laws(network: Network) -> dict[str, Law]:
+    """Those that are known. A function that loads weights itself shows nothing but the weights it has loaded."""
+    found = laws_of(network.anew) if network.anew else {}
+    return {
+        name: law
+        for name, law in found.items()
+        if name in network.tensors
+        and not (isinstance(law, Fixed) and np.array_equal(law.values, network.tensors[name]))
+    }
+
+
 def _layers(
     network: Network, laws: Mapping[str, Law] | None, config: Config
 ) -> tuple[list[LayerParameters], dict[str, str]]:
@@ -221,7 +241,9 @@ def _layers(
         if parameters is None:
             skipped[layer.name] = "computed from other parameters: it cannot be given other weights by itself"
         elif laws is not None and not set(parameters.names) <= laws.keys():
-            skipped[layer.name] = "how it was initialised is not known"
+            skipped[layer.name] = (
+                UNKNOWN
+            )
         else:
             layers.append(parameters if config.biases == "replaced" else replace(parameters, bias=None))
     if not layers:

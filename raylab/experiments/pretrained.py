@@ -62,8 +62,9 @@ def _prefix_walk(experiment: PerturbPretrained, device: str, precision: str) -> 
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     data, dtype = experiment.data, DTYPES[precision]
+    module = experiment.network.module(device, dtype)
     return PrefixWalk(
-        experiment.network.module(device, dtype),
+        module.to(memory_format=torch.channels_last) if data.task == "image" else module,
         data.x,
         data.y,
         experiment.batch_size,
@@ -81,7 +82,9 @@ def _prepare(data: EvaluationData, device: str, dtype: torch.dtype) -> Callable[
 
     def prepare(images: Tensor) -> Tensor:
         whole = images.float().div_(255) if images.dtype == torch.uint8 else images.float()
-        return ((whole - mean) / std if data.mean else whole).to(dtype)
+        normalised = ((whole - mean) / std if data.mean else whole).to(dtype)
+        # Convolutions are up to a third faster with the channels of a pixel side by side.
+        return normalised.contiguous(memory_format=torch.channels_last) if normalised.dim() == 4 else normalised
 
     return prepare
 

@@ -26,6 +26,11 @@ class Law(abc.ABC):
         """Whether every draw is the same."""
         return False
 
+    @property
+    def entries_alike(self) -> bool:
+        """Whether the entries are independent and of one law, so that a part can be drawn by itself."""
+        return isinstance(self, Constant | Uniform | Normal)
+
     @abc.abstractmethod
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Float32:
         """A fresh tensor of this shape, that of the parameter."""
