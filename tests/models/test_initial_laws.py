@@ -1,5 +1,6 @@
 """Laws against what the libraries themselves draw, parameter by parameter."""
 
+import copy
 import functools
 import math
 import pickle
@@ -116,7 +117,8 @@ MODELS = {
     "timm convnext_atto": functools.partial(timm_model, "convnext_atto"),
     "timm mixer_s32": functools.partial(timm_model, "mixer_s32_224"),
     "timm efficientnet": functools.partial(timm_model, "efficientnet_b0"),
-    "timm beit": functools.partial(timm_model, "test_beit" if "test_beit" in timm.list_models() else "test_vit"),
+    "timm vit_relpos": functools.partial(timm_model, "test_vit_relpos"),
+    "timm nfnet": functools.partial(timm_model, "test_nfnet"),
     "torchvision resnet18": functools.partial(torchvision_model, "resnet18"),
     "torchvision squeezenet": functools.partial(torchvision_model, "squeezenet1_1"),
     "torchvision swin": functools.partial(torchvision_model, "swin_v2_t"),
@@ -159,9 +161,9 @@ def refused(laws, parameters, scale=1.0):
 
 def unlike(ours, theirs):
     """p of two samples having one law: Kolmogorov-Smirnov for the shape, a t-test of the squares for the scale."""
-    p = scipy.stats.ks_2samp(ours, theirs, method="asymp").pvalue
     if len(ours) < 500:
-        return p
+        return scipy.stats.ks_2samp(ours, theirs, method="exact").pvalue
+    p = scipy.stats.ks_2samp(ours, theirs, method="asymp").pvalue
     return 2 * min(p, scipy.stats.ttest_ind(ours**2, theirs**2, equal_var=False).pvalue)
 
 
@@ -322,6 +324,8 @@ def test_identities_are_kept(init, built):
         lambda: torch.empty(100).exponential_(),
         lambda: torch.empty(100).bernoulli_(0.3),
         lambda: torch.empty(100).copy_(torch.randn(1)),
+        lambda: copy.deepcopy(torch.randn(100)),
+        lambda: torch.randn(100).view(torch.int32).add_(1).view(torch.float32),
         lambda: torch.zeros(100) if torch.rand(1) < 2 else torch.ones(100),
     ],
 )
@@ -336,6 +340,16 @@ def test_draws_of_a_model_built_anew_are_seeded_whatever_its_source_of_randomnes
     ]
     a, b, c = (law.draw(np.random.default_rng(seed), (9,)) for seed in (1, 1, 2))
     assert np.array_equal(a, b) and not np.array_equal(a, c)
+
+
+def test_copies_of_layers_have_the_laws_of_their_originals():
+    def build():
+        first = nn.Sequential(nn.Linear(30, 40), nn.BatchNorm1d(40))
+        return nn.Sequential(first, copy.deepcopy(first))
+
+    laws = laws_of(build)
+    assert not any(isinstance(law, Built) for law in laws.values())
+    assert laws["0.0.weight"] == laws["1.0.weight"] and laws["1.1.bias"] == Constant(0.0)
 
 
 def test_an_expanded_tensor_has_one_value():

@@ -40,6 +40,7 @@ class Memory:
     ref: StorageWeakRef  # keeps the address from being given to another
     patches: Patches | None = None  # None: computed, the values are in the memory
     random: bool = False  # computed from random numbers
+    dtype: torch.dtype | None = None  # of the entries that the patches count
     real: bool = False  # whether the patches have been drawn
 
 
@@ -67,24 +68,33 @@ class Recorder(TorchDispatchMode):
 
     def fill(self, tensor: Tensor, law: Law) -> bool:
         """Note that a tensor was filled; False where that is not simple, so that it has to be done."""
-        memory, region = self.memory(tensor), region_of(tensor)
-        covers = _covers(tensor, region)
-        if not _simple(tensor) or self.decided or (memory.patches is None and not covers):
+        if not _simple(tensor) or self.decided:
             return False
-        patches = filled(() if covers else memory.patches or (), region, law)
-        return self._note(memory, patches)
+        memory, region = self.memory(tensor), region_of(tensor)
+        if _covers(tensor, region):
+            self.empty(tensor)
+        patches = self._patches(tensor)
+        return patches is not None and self._note(memory, filled(patches, region, law))
 
     def map(self, tensor: Tensor, function: Callable[[Law], Law | None]) -> bool:
         """Note that a function was applied to each entry, in place; False where that is not simple."""
-        memory = self.memory(tensor)
-        if not _simple(tensor) or memory.patches is None:
-            return False
-        return self._note(memory, mapped(memory.patches, region_of(tensor), function))
+        patches = self._patches(tensor)
+        return patches is not None and self._note(self.memory(tensor), mapped(patches, region_of(tensor), function))
 
     def law(self, tensor: Tensor) -> Law | None:
         """The one law of a tensor's entries, or None."""
-        patches = self.memory(tensor).patches if _simple(tensor) else None
+        patches = self._patches(tensor)
         return None if patches is None else law_at(patches, region_of(tensor))
+
+    def empty(self, tensor: Tensor) -> None:
+        """Note that a tensor is new, or about to be overwritten: whatever is in its storage does not count."""
+        memory = self.memory(tensor)
+        memory.patches, memory.dtype, memory.random, memory.real = (), tensor.dtype, False, False
+
+    def _patches(self, tensor: Tensor) -> Patches | None:
+        """What was noted of a tensor's storage; None where it was computed, or has entries of another kind."""
+        memory = self.memory(tensor) if _simple(tensor) else None
+        return memory.patches if memory is not None and memory.dtype == tensor.dtype else None
 
     def escaped(self, tensor: Tensor) -> None:
         """The values are about to be read, and perhaps written, by what is not torch."""
@@ -110,7 +120,7 @@ class Recorder(TorchDispatchMode):
     def _unread(self, func: Any, args: Any, kwargs: Any) -> Any:
         result = func(*args, **kwargs)
         if "empty" in func.overloadpacket.__name__ and _on_cpu(result) and result.is_floating_point():
-            self.memory(result).patches = ()
+            self.empty(result)
         return result
 
     def _noted(self, name: str, args: Any, kwargs: Any) -> Tensor | None:
@@ -131,7 +141,7 @@ class Recorder(TorchDispatchMode):
 
     def _fill_new_or_old(self, name: str, target: Tensor, law: Law) -> bool:
         if not elementwise.in_place(name) and _simple(target):
-            self.memory(target).patches = ()
+            self.empty(target)
         return _simple(target) and self.fill(target, law)
 
     def _copied(self, target: Tensor, source: Tensor) -> Tensor | None:
@@ -152,7 +162,7 @@ class Recorder(TorchDispatchMode):
         result = torch.empty_like(source, **layout)
         if not result.is_floating_point():
             return None
-        self.memory(result).patches = ()
+        self.empty(result)
         return result if self.fill(result, law) else None
 
     def _computed(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -189,9 +199,7 @@ class Recorder(TorchDispatchMode):
         memory = self.memory(tensor)
         if memory.patches is not None and not memory.real:
             rng = np.random.default_rng([self.seed, len(self._memories)])
-            flat = torch.empty(0, dtype=tensor.dtype)
-            if tensor.dtype.is_floating_point:
-                flat.set_(tensor.untyped_storage())
+            flat = torch.empty(0, dtype=memory.dtype).set_(tensor.untyped_storage())
             for region, law in memory.patches:
                 flat.as_strided(region.size, region.stride, region.offset).copy_(
                     torch.from_numpy(law.draw(rng, region.size))
