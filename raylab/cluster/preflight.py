@@ -13,6 +13,10 @@ from raylab.errors import UserError
 # Each worker process computes with one thread: layers and models in parallel beat BLAS threads, and the answer
 # cannot depend on how many cores a node has.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
+# glibc gives large blocks back to the system and asks for them again, page by page: kept, a convolutional network is
+# evaluated 1.5 to 2 times as fast on a virtual machine, where pages are dear.
+_KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**35)}
+_WORKERS = {**_ONE_THREAD, **_KEPT_MEMORY}
 PRIVATE = "raylab_private"  # resource that marks a Ray started for one run alone: "auto" would find and join it
 _ENVIRONMENT = {
     "RAY_task_oom_retries": "3",  # else a worker killed for memory is tried again for ever
@@ -34,7 +38,7 @@ def ray_session(address: str, workers: int | None, object_store_gb: float) -> It
     on_terminate = signal.getsignal(signal.SIGTERM)
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
-        os.environ |= _ONE_THREAD  # inherited by every process that Ray starts here
+        os.environ |= _WORKERS  # inherited by every process that Ray starts here
         store = int(object_store_gb * 1024**3)
         ray.init(
             "local",
@@ -58,7 +62,7 @@ def _join(address: str, quiet: dict[str, Any]) -> None:
 
     advice = "start one with `ray start --head` or `ray up`, or leave out cluster= to use this machine alone."
     try:
-        ray.init(address, runtime_env={"env_vars": _ONE_THREAD}, **quiet)
+        ray.init(address, runtime_env={"env_vars": _WORKERS}, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(f"No Ray cluster answers at '{address}': {advice}") from error
     if PRIVATE in ray.cluster_resources():

@@ -27,7 +27,6 @@ from raylab.models.recording.entry_laws import Fixed, Law
 from raylab.registry import bind, call, own_code
 from raylab.types import (
     ORIGINAL,
-    Array,
     Budget,
     Group,
     Metric,
@@ -241,9 +240,7 @@ def _layers(
         if parameters is None:
             skipped[layer.name] = "computed from other parameters: it cannot be given other weights by itself"
         elif laws is not None and not set(parameters.names) <= laws.keys():
-            skipped[layer.name] = (
-                UNKNOWN
-            )
+            skipped[layer.name] = UNKNOWN
         else:
             layers.append(parameters if config.biases == "replaced" else replace(parameters, bias=None))
     if not layers:
