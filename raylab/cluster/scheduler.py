@@ -66,7 +66,6 @@ class Scheduler:
             num_cpus=cpus_per_worker,
             num_gpus=gpus_per_worker,
             max_retries=retries,
-            max_calls=0,  # a process that has a model and activations at hand goes on with the next group, on GPUs too
             num_returns="streaming",
             _generator_backpressure_num_objects=OUTCOMES_AHEAD,
         )
