@@ -113,7 +113,7 @@ def _headed(config_class: Any, model_type: str) -> str:
     from transformers.models.auto import modeling_auto
 
     for kind in ("MODEL_FOR_CAUSAL_LM_MAPPING", "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING"):
-        found = getattr(modeling_auto, kind).get(config_class)
+        found = getattr(modeling_auto, kind).get(config_class, None)
         if found is not None:
             return (found[0] if isinstance(found, tuple) else found).__name__
     raise UserError(f"transformers/{model_type} is neither a causal language model nor a classifier of images.")
