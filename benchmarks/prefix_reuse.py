@@ -69,19 +69,19 @@ def resnet34() -> Case:
 
 def vit() -> Case:
     model = open_network("timm/vit_base_patch16_224", pretrained=False).module()
-    return Case("ViT-B/16, 8 images", model, images(8, 3, 224, 224), classes(8, 1000), 8)
+    return Case("ViT-B/16, 4 images", model, images(4, 3, 224, 224), classes(4, 1000), 4)
 
 
 def gpt2() -> Case:
     model = open_network("transformers/gpt2", pretrained=False).module()
-    return Case("GPT-2 with LM loss, 1,024 tokens", model, *tokens(), 1)
+    return Case("GPT-2 with LM loss, 512 tokens", model, *tokens(), 1)
 
 
 def gpt2_headless() -> Case:
     model: Any = open_network("transformers/gpt2", pretrained=False).module()
     model.lm_head = nn.Identity()
     x, y = tokens()
-    return Case("GPT-2 without the head, 1,024 tokens", model, x, y % 768, 1)
+    return Case("GPT-2 without the head, 512 tokens", model, x, y % 768, 1)
 
 
 def images(*shape: int) -> torch.Tensor:
@@ -93,7 +93,7 @@ def classes(samples: int, many: int) -> torch.Tensor:
 
 
 def tokens() -> tuple[torch.Tensor, torch.Tensor]:
-    ids = torch.from_numpy(rng.integers(0, 50257, (1, 1025)))
+    ids = torch.from_numpy(rng.integers(0, 50257, (1, 513)))
     return ids[:, :-1], ids[:, 1:]
 
 

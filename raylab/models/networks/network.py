@@ -32,6 +32,7 @@ class Network:
     initial: Mapping[str, Array] | None = None  # theta_0 by the names of `tensors`, where it was published
     preprocessing: Mapping[str, Any] | None = None  # of images: a data config of timm's
     tokenizer: str | None = None  # of texts: a folder or hub id
+    context: int | None = None  # of texts: tokens that the model has positions for; None: it does not say
     download: bool = False
 
     def module(self, device: str = "cpu", dtype: torch.dtype | None = None) -> nn.Module:
@@ -65,6 +66,8 @@ def of_module(name: str, model: Any, anew: Callable[[], Any] | None, **known: An
     config: Any = getattr(model, "config", None)
     if hasattr(config, "use_cache"):
         config.use_cache = False  # of generation; here it would only cost memory
+    positions = (getattr(config, name, None) for name in ("n_positions", "max_position_embeddings", "n_ctx"))
+    known.setdefault("context", next((number for number in positions if isinstance(number, int)), None))
     known.setdefault("origin", f"{type(model).__module__}.{type(model).__name__}")
     known.setdefault("preprocessing", getattr(model, "preprocessing", None))
     if "digest" not in known:

@@ -71,7 +71,7 @@ def _opened(
         return open_model(source, download=download)
     weights = open_model(source, download=download)
     folder = place_of(source)
-    if folder is not None and architecture is None and (kind := _kind_of_folder(folder)):
+    if folder is not None and (kind := _kind_of_folder(folder)):
         make = functools.partial(_of_folder, folder, kind)
         model = libraries.built(weights.name, weights.origin, make, pretrained=True).model
         return Source(weights.name, model, weights.origin, weights.hashed)
@@ -112,7 +112,10 @@ def _of_folder(folder: Path, kind: str) -> Any:
 
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     model_class = libraries.class_of(config)
-    return model_class.from_pretrained(folder, config=config, local_files_only=True, dtype=torch.float32)
+    if model_class is None:
+        raise UserError(f"{folder} does not say of which class its model is: its config.json needs `architectures`.")
+    with libraries.without_progress_bars():
+        return model_class.from_pretrained(folder, config=config, local_files_only=True, dtype=torch.float32)
 
 
 def _fill(model: nn.Module, weights: Source, architecture: str) -> None:
