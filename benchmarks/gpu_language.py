@@ -132,9 +132,7 @@ def main() -> None:
     print(f"  spectra        {spectra:12.2f} s a block of four layers, all default metrics")
     minutes = (evaluations + draws) / 60
     print(f"  whole sweep    {minutes:12.1f} min on one device: {asked.layers * 4 + 2} layers x {DRAWS} draws,")
-    print(
-        f"                 {asked.tokens:,} tokens; {DRAWS * asked.layers * spectra / 60:.1f} min of spectra beside"
-    )
+    print(f"                 {asked.tokens:,} tokens; {DRAWS * asked.layers * spectra / 60:.1f} min of spectra beside")
 
 
 if __name__ == "__main__":

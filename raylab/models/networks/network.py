@@ -11,7 +11,7 @@ import numpy as np
 
 from raylab.errors import UserError
 from raylab.layers import to_numpy
-from raylab.models.sources.source import of_model
+from raylab.models.sources import digests
 from raylab.types import Array
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Network:
 
 
 def of_module(name: str, model: Any, anew: Callable[[], Any] | None, **known: Any) -> Network:
-    """The network of a torch module in memory."""
+    """The network of a torch module in memory. known: the other fields of Network, where they are known."""
     import torch
 
     if not isinstance(model, torch.nn.Module):
@@ -70,9 +70,9 @@ def of_module(name: str, model: Any, anew: Callable[[], Any] | None, **known: An
     known.setdefault("context", next((number for number in positions if isinstance(number, int)), None))
     known.setdefault("origin", f"{type(model).__module__}.{type(model).__name__}")
     known.setdefault("preprocessing", getattr(model, "preprocessing", None))
-    if "digest" not in known:
-        known["digest"] = of_model(name, model, "").digest
     skeleton, tensors = _taken_apart(model)
+    # Of buffers too, unlike that of a model whose weights alone are measured: they have a say in what it gives.
+    known["digest"] = known.get("digest") or digests.of_tensors(tensors.items())
     return Network(name=name, skeleton=skeleton, tensors=tensors, anew=anew, **known)
 
 

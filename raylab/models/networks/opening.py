@@ -52,7 +52,7 @@ def open_network(
         opened.model,
         anew=_anew(opened.model, architecture or source or "", dict(settings or {})),
         origin=opened.origin,
-        digest=opened.digest,
+        digest=opened.digest if folder is not None and pretrained else None,
         initial=_initial(initial, opened.model, download),
         preprocessing=preprocessing(opened.model, architecture or source or "", folder),
         tokenizer=_tokenizer(source, folder),
