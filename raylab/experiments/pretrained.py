@@ -32,8 +32,10 @@ def run(experiment: PerturbPretrained, group: Group) -> Iterator[Outcome]:
 
 def _walk(experiment: PerturbPretrained) -> LayerWalk:
     """The walk that the worker's last group has left, if it was of this experiment, else a new one."""
-    key = (experiment.network.digest, experiment.data.revision, experiment.batch_size, experiment.precision)
-    key = (*key, experiment.name, experiment.biases, tuple(experiment.perturbations), len(experiment.layers))
+    key = (
+        *(experiment.network.digest, experiment.data.revision, experiment.batch_size, experiment.precision),
+        *(experiment.name, experiment.layers, tuple(experiment.perturbations), tuple(experiment.own_code.items())),
+    )
     if key not in _held:
         _held.clear()
         _held[key] = _begin(experiment)

@@ -12,7 +12,7 @@ import numpy as np
 from raylab.errors import UserError
 from raylab.layers import to_numpy
 from raylab.models.sources import digests
-from raylab.types import Array
+from raylab.types import Array, digest
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ class Network:
 
     name: str
     origin: str  # where the weights came from, in words
-    digest: str  # of the weights
+    digest: str  # of the weights, and of theta_0
     skeleton: Any  # the torch module, with nothing in its parameters
     tensors: Mapping[str, Array]  # parameters and buffers by name, floats as float32
     anew: Callable[[], Any] | None  # builds the architecture as its library initialises it
@@ -73,6 +73,8 @@ def of_module(name: str, model: Any, anew: Callable[[], Any] | None, **known: An
     skeleton, tensors = _taken_apart(model)
     # Of buffers too, unlike that of a model whose weights alone are measured: they have a say in what it gives.
     known["digest"] = known.get("digest") or digests.of_tensors(tensors.items())
+    if known.get("initial"):
+        known["digest"] = digest([known["digest"], digests.of_tensors(known["initial"].items())])
     return Network(name=name, skeleton=skeleton, tensors=tensors, anew=anew, **known)
 
 
