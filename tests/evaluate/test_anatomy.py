@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from raylab.evaluate import PrefixWalk
-from raylab.evaluate.anatomy import examine
-from tests.evaluate.whole_passes import depths, visible, walked, whole
+from raylab.evaluate.anatomy import examine, module_by_module
+from tests.evaluate.whole_passes import depths, shaken, visible, walked, whole
 
 WIDTH, CLASSES = 6, 4
 X = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(0))
@@ -206,21 +206,21 @@ class Pair(nn.Module):
         self.one, self.two = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
 
     def forward(self, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor], int]:
-        return self.one(pair[0]).tanh(), {"two": self.two(pair[1]).tanh()}, 3
+        return self.one(pair[0]).tanh(), {"two": self.two(pair[0] + pair[1]).tanh()}, 3
 
 
 class Tuples(Chain):
-    """Two tensors cross in the first half, one in the second."""
+    """Two tensors cross in the first half, one of two in the second."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second = Pair(), Pair()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, int]:
         one, rest, count = self.first((self.a(x), self.b(x)))
-        one, rest, _ = self.second((one, rest["two"]))
-        y = self.d(self.c(rest["two"] * one).tanh()).tanh() * count
-        return self.head(y), one[:, :0]
+        _, rest, _ = self.second((one, rest["two"]))
+        y = self.d(self.c(rest["two"]).tanh()).tanh() * count
+        return self.head(y), count
 
 
 class Uncut(nn.Module):
@@ -253,6 +253,16 @@ class Cached(Chain):
         self.kept = self.a(x).tanh()
         y = self.c(self.b(self.kept).tanh()).tanh()
         return self.head(self.d(y + self.kept).tanh())
+
+
+class Scratch(Chain):
+    """What a module gave is kept in a tensor that was there before."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = torch.zeros(len(x), WIDTH)
+        kept[:, 1:] = self.a(x)[:, 1:]
+        y = self.c(self.b(kept).tanh()).tanh()
+        return self.head(self.d(y + kept).tanh())
 
 
 class Gated(nn.Module):
@@ -291,34 +301,112 @@ class Resized(Chain):
         return self.head(self.d(self.c(self.b(y).tanh()).tanh()).tanh())
 
 
-AWKWARD = {
-    Twice: [None, "a", "a", "b", "d", "d"],
+CUT_BELOW = {  # for a, b, c, d: the module whose output they are evaluated from
+    Twice: [None, "a", "a", "c"],
+    Branches: [None] * 4,
+    BranchesOnInput: [None] * 4,
+    RareSkip: [None] * 4,
+    EarlyExit: [None] * 4,
+    ReadsInput: [None] * 4,
+    InPlace: [None, "a", "b", "c"],
+    InPlaceSkip: [None, "a", "a", "a"],
+    WritesToInput: [None, "a", "b", "c"],
+    WritingModules: [None, "doubled", "b", "again"],
+    SideEffect: [None, "a", "b", "c"],
+    Passing: [None, "a", "a", "flat"],
+    Tuples: [None, None, "second", "c"],
+    Uncut: [None] * 4,
+    Functional: [None, "a", "a", "c"],
+    Cached: [None, "a", "a", "a"],
+    Scratch: [None, "a", "a", "a"],
+    Keywords: [None, None, None, "blocks.2"],
+    Resized: [None, "a", "b", "c"],
 }
-CHAINS = [
-    Twice,
-    Branches,
-    BranchesOnInput,
-    RareSkip,
-    EarlyExit,
-    ReadsInput,
-    InPlace,
-    InPlaceSkip,
-    WritesToInput,
-    WritingModules,
-    SideEffect,
-    Passing,
-    Tuples,
-    Uncut,
-    Functional,
-    Cached,
-    Keywords,
-    Resized,
-]
 
 
-@pytest.mark.parametrize("make", CHAINS)
-def test_x(make):
+@pytest.mark.parametrize("make", CUT_BELOW)
+def test_an_awkward_model_is_cut_where_that_is_right_and_nowhere_else(make):
     model = built(make)
+    walk = walked(model, X, Y)
+    layers = [f"layers.{k}.weight" for k in range(4)] if make is Uncut else [f"{name}.weight" for name in "abcd"]
+    assert depths(walk, layers) == CUT_BELOW[make]
+
+
+class Encoder(nn.Module):
+    """torch's own transformer, whose layers run as one operation where nothing is hooked to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.embed, self.layers, self.head = nn.Embedding(11, 8), nn.TransformerEncoder(layer, 2), nn.Linear(8, 11)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.layers(self.embed(ids)))
+
+
+def test_torchs_transformer_layers_run_module_by_module():
+    model = built(Encoder)
+    walk = PrefixWalk(model, IDS, NEXT, 2)
+    assert depths(walk, ["layers.layers.0.linear1.weight", "head.weight"]) == ["layers.layers.0.norm1", "layers"]
+    for name in ("layers.layers.0.linear1.weight", "layers.layers.1.linear2.weight", "head.weight"):
+        walk.advance_to([name])
+        with shaken(model, name):
+            assert torch.backends.mha.get_fastpath_enabled()
+            with module_by_module():  # as one operation the last digits are others
+                expected = whole(model, IDS, NEXT, 2)
+            assert walk.evaluate() == expected
+
+
+def test_a_parameter_that_the_pass_does_not_read_is_taken_to_be_the_first():
+    model = built(Chain)
+    model.forward = lambda x: model.head(model.d(model.a(x)))
     walk = PrefixWalk(model, X, Y, 2)
-    print(make.__name__, depths(walk, weights_of(model)))
-    walked(model, X, Y)
+    assert depths(walk, ["a.weight", "b.weight", "d.weight", "head.weight"]) == [None, None, "a", "d"]
+
+
+class Tied(nn.Module):
+    """A small language model whose head is the embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.fc, self.head = nn.Embedding(11, 8), nn.Linear(8, 8), nn.Linear(8, 11, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.fc(self.embed(ids)).tanh())
+
+
+def test_tied_weights_come_into_play_with_the_first_of_them():
+    anatomy = examine(built(Tied), IDS[:2])
+    assert anatomy.cut_below(["head.weight"]) is None and anatomy.cut_below(["embed.weight"]) is None
+    assert [cut.module for cut in anatomy.cuts] == ["embed", "fc", "head"]
+    assert anatomy.contained == {"embed.weight", "head.weight", "fc.weight", "fc.bias"}
+
+
+class Windows(nn.Module):
+    """Every sample is two windows for the layer; the gain is read by who does not own it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.fc = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH // 2, WIDTH // 2)
+        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, CLASSES)
+        self.gain = nn.Parameter(torch.ones(WIDTH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.fc(self.embed(x).view(-1, WIDTH // 2)).view(len(x), -1)
+        return self.head(functional.layer_norm(y * self.gain, (WIDTH,), self.norm.weight))
+
+
+def test_contained_are_parameters_read_at_home_with_a_row_for_each_sample():
+    anatomy = examine(built(Windows), X[:2])
+    assert anatomy.contained - {"norm.bias"} == {"embed.weight", "embed.bias", "head.weight", "head.bias"}
+
+
+def test_watching_leaves_nothing_on_the_model():
+    model = built(Chain)
+    model.forward = lambda x: model.head(model.a(x))
+    before = {name: dict(module.__dict__) for name, module in model.named_modules()}
+    hooks = {name: list(module._forward_hooks) for name, module in model.named_modules()}
+    examine(model, X[:2])
+    assert {name: dict(module.__dict__) for name, module in model.named_modules()} == before
+    assert {name: list(module._forward_hooks) for name, module in model.named_modules()} == hooks
