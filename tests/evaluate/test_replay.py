@@ -59,7 +59,7 @@ class Wired(nn.Module):
 
 
 def every_cut(model: nn.Module, x: Tensor) -> list[Cut]:
-    """Take the pass up at every cut with all inputs lost, and compare bit for bit: as it is, and with a layer shaken."""
+    """Take the pass up at every cut with all inputs lost, as the model is and with a parameter shaken: bit for bit."""
     anatomy = examine(model, x[:2].clone())
     replay, start, crossing = Replay(model, anatomy), None, None
     lost = torch.full_like(x, torch.nan) if x.is_floating_point() else x
