@@ -165,7 +165,7 @@ def logits_of(out: Any) -> Tensor:
     """The logits in what a model gives: a tensor, or a transformers output, or the first of several."""
     if isinstance(out, Tensor):
         return out
-    if isinstance(out, Mapping):
+    if isinstance(out, Mapping) and isinstance(out.get("logits"), Tensor):
         return out["logits"]
     if isinstance(out, (tuple, list)) and out and isinstance(out[0], Tensor):
         return out[0]

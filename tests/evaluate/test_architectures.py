@@ -90,7 +90,7 @@ def test_models_of_timm(name, side, blocks, options):
     ("name", "side", "blocks"),
     [
         ("resnet18", 32, r"layer\d\.\d"),
-        pytest.param("densenet121", 64, r"features\.(denseblock|transition)\d", marks=pytest.mark.slow),
+        ("densenet121", 32, r"features\.(denseblock|transition)\d"),
         pytest.param("vgg11_bn", 64, r"features\.(0|4|8|11|15|18|22|25)", marks=pytest.mark.slow),
     ],
 )

@@ -103,7 +103,7 @@ def test_logits_are_found_in_what_libraries_give():
     assert logits_of(CausalLMOutput(logits=X)) is X
     assert logits_of({"loss": None, "logits": X}) is X
     assert logits_of((X, None)) is X
-    for odd in (None, (), [None], 3.0):
+    for odd in (None, (), [None], 3.0, {"last_hidden_state": X}):
         with pytest.raises(ValueError, match="no logits are to be found"):
             logits_of(odd)
 

@@ -52,7 +52,7 @@ class Network:
                 made[id(old)] = torch.nn.Parameter(tensor(name), requires_grad=False)
             owner._parameters[leaf] = made[id(old)]
         for owner, leaf, name, _ in list(_slots(model, "_buffers")):
-            owner._buffers[leaf] = tensor(name)
+            owner._buffers[leaf] = tensor(name).clone()  # a pass may write to them
         return model.eval()
 
 
