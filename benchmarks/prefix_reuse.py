@@ -1,92 +1,153 @@
-"""What the reuse of activations saves: 12 evaluations of a trained-size FCN, from the cached boundary and naively.
+"""What the reuse of activations saves in a sweep: every layer perturbed, from the last cut below it and naively.
 
-python -m benchmarks.prefix_reuse [ROUNDS]
+python -m benchmarks.prefix_reuse [MODEL ...] [--rounds N] [--draws N]
 
-Six layers, two perturbations each, 10,000 inputs of MNIST's shape, one core; interleaved rounds, medians.
-By operations alone the ratio cannot be below .553: each suffix twice, and every layer once more to advance. Also prints
-what the similarity metrics cost on top of an evaluation.
+MODEL: fcn, resnet34, vit, gpt2, gpt2_headless (its trunk alone: what the head costs can never be saved); default: all.
+Real sizes, random weights, random inputs, one core; the two roads in turn, `rounds` times; the answers must be equal
+bit for bit. By operations alone a sweep of D draws over a model of n equal blocks costs (n + 1) / 2n + 1 / D of naive.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from raylab.evaluate import Evaluation, PrefixWalk
+from raylab.layers import LayerParameters, find_layers, parameters_of, weights
 from raylab.models.fcn import FCN
+from raylab.models.networks import open_network
 from raylab.perturb import perturbed
-from raylab.similarity import SimilarityMeter
+from raylab.types import Array
 
 rng = np.random.default_rng(0)
-MODEL = FCN(784, 10, depth=5, width=512)
-MODEL.load(MODEL.initial_state(rng))
-DRAWS = [MODEL.initial_state(rng) for _ in range(2)]
-X = torch.from_numpy(rng.standard_normal((10_000, 784), dtype=np.float32))
-Y = torch.from_numpy(rng.integers(0, 10, 10_000))
 
 
-def conditions(layer: str) -> list[dict[str, np.ndarray]]:
-    return [{p: draw[f"{layer}.{p}"] for p in ("weight", "bias")} for draw in DRAWS]
+@dataclass
+class Case:
+    name: str
+    model: nn.Module
+    x: torch.Tensor
+    y: torch.Tensor
+    batch_size: int
+
+    def layers(self) -> list[LayerParameters]:
+        found, tensors = find_layers(self.model)[0], weights(self.model)
+        known = [parameters_of(self.model, tensors, layer) for layer in found]
+        return [parameters for parameters in known if parameters is not None]
+
+    def walk(self) -> PrefixWalk:
+        return PrefixWalk(self.model, self.x, self.y, self.batch_size)
+
+    def change(self, parameters: LayerParameters, draw: int) -> dict[str, Array]:
+        """New weights of the size of the old."""
+        made = np.random.default_rng([draw, parameters.layer.index])
+        named = {name: self.model.get_parameter(name) for name in parameters.names}
+        return {
+            name: (made.standard_normal(p.shape, dtype=np.float32) * float(p.std() if p.numel() > 1 else 1.0))
+            for name, p in named.items()
+        }
 
 
-def reused() -> list[Evaluation]:
-    walk, results = PrefixWalk(MODEL, X, Y), []
-    for layer in MODEL.layer_names:
-        walk.advance_to(MODEL.stage_of(layer))
-        for arrays in conditions(layer):
-            with perturbed(MODEL, layer, arrays):
-                results.append(walk.evaluate())
+def fcn() -> Case:
+    model = FCN(784, 10, depth=5, width=512)
+    model.load(model.initial_state(rng))
+    return Case("FCN 784-512x5-10, 10,000 samples", model, images(10_000, 784), classes(10_000, 10), 2500)
+
+
+def resnet34() -> Case:
+    model = open_network("timm/resnet34", pretrained=False).module()
+    return Case("ResNet34, 16 images", model, images(16, 3, 224, 224), classes(16, 1000), 16)
+
+
+def vit() -> Case:
+    model = open_network("timm/vit_base_patch16_224", pretrained=False).module()
+    return Case("ViT-B/16, 4 images", model, images(4, 3, 224, 224), classes(4, 1000), 4)
+
+
+def gpt2() -> Case:
+    model = open_network("transformers/gpt2", pretrained=False).module()
+    return Case("GPT-2 with LM loss, 512 tokens", model, *tokens(), 1)
+
+
+def gpt2_headless() -> Case:
+    model: Any = open_network("transformers/gpt2", pretrained=False).module()
+    model.lm_head = nn.Identity()
+    x, y = tokens()
+    return Case("GPT-2 without the head, 512 tokens", model, x, y % 768, 1)
+
+
+def images(*shape: int) -> torch.Tensor:
+    return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+
+
+def classes(samples: int, many: int) -> torch.Tensor:
+    return torch.from_numpy(rng.integers(0, many, samples))
+
+
+def tokens() -> tuple[torch.Tensor, torch.Tensor]:
+    ids = torch.from_numpy(rng.integers(0, 50257, (1, 513)))
+    return ids[:, :-1], ids[:, 1:]
+
+
+def reused(case: Case, draws: int) -> list[Evaluation]:
+    walk, results = case.walk(), []
+    for parameters in sorted(case.layers(), key=lambda each: walk.depth(each.names)):
+        walk.advance_to(parameters.names)
+        results += [evaluated(walk, case, parameters, draw) for draw in range(draws)]
     return results
 
 
-def naive() -> list[Evaluation]:
-    results = []
-    for layer in MODEL.layer_names:
-        for arrays in conditions(layer):
-            with perturbed(MODEL, layer, arrays):
-                results.append(PrefixWalk(MODEL, X, Y).evaluate())
+def naive(case: Case, draws: int) -> list[Evaluation]:
+    walk, results = case.walk(), []
+    for parameters in sorted(case.layers(), key=lambda each: walk.depth(each.names)):
+        results += [evaluated(walk, case, parameters, draw) for draw in range(draws)]
     return results
 
 
-def with_similarity() -> list[Evaluation]:
-    walk, results = PrefixWalk(MODEL, X, Y), []
-    for layer in MODEL.layer_names:
-        walk.advance_to(MODEL.stage_of(layer))
-        originals = list(walk.outputs(MODEL.get_submodule(layer)))
-        for arrays in conditions(layer):
-            meter = SimilarityMeter()
-            with perturbed(MODEL, layer, arrays) as module:
-                results.append(walk.evaluate((module, lambda k, z, m=meter, o=originals: m.update(o[k], z))))
-            meter.result()
-    return results
+def evaluated(walk: PrefixWalk, case: Case, parameters: LayerParameters, draw: int) -> Evaluation:
+    with perturbed(walk.model, case.change(parameters, draw)):
+        return walk.evaluate()
 
 
-def seconds(function: Callable[[], list[Evaluation]]) -> float:
+def seconds(road: Callable[[Case, int], list[Evaluation]], case: Case, draws: int) -> tuple[float, list[Evaluation]]:
     start = time.process_time()
-    function()
-    return time.process_time() - start
+    results = road(case, draws)
+    return time.process_time() - start, results
 
 
-def main(rounds: int) -> None:
+CASES = {function.__name__: function for function in (fcn, resnet34, vit, gpt2, gpt2_headless)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", default=list(CASES))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--draws", type=int, default=2)
+    asked = parser.parse_args()
     torch.set_num_threads(1)
-    assert reused() == naive() == with_similarity(), "the answers differ"
-    roads = {"naive": naive, "reused": reused, "reused, with similarity": with_similarity}
-    times = {name: [] for name in roads}
-    for _ in range(rounds):
-        for name, road in roads.items():
-            times[name].append(seconds(road))
-    base = statistics.median(times["naive"])
-    print(f"12 evaluations of 10,000 samples, FCN 784-512x5-10, {rounds} interleaved rounds, one core, equal results")
-    for name, each in times.items():
-        ratio = statistics.median(own / other for own, other in zip(each, times["naive"], strict=True))
-        print(f"  {name:24} {statistics.median(each):6.3f} CPU s   {ratio:.2f} of naive")
-    print(f"  one full pass {base / 12 * 1e3:.0f} ms")
+    for name in asked.models:
+        case = CASES[name]()
+        times: dict[str, list[float]] = {"naive": [], "reused": []}
+        for _ in range(asked.rounds):
+            times["naive"].append((first := seconds(naive, case, asked.draws))[0])
+            times["reused"].append((second := seconds(reused, case, asked.draws))[0])
+            assert first[1] == second[1], "the answers differ"
+        ratio = statistics.median(a / b for a, b in zip(times["naive"], times["reused"], strict=True))
+        layers = len(case.layers())
+        print(
+            f"{case.name}: {layers} layers x {asked.draws} draws, naive {statistics.median(times['naive']):.1f} s, "
+            f"reused {statistics.median(times['reused']):.1f} s: {ratio:.2f} times",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    main()

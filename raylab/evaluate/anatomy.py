@@ -8,6 +8,7 @@ a few samples is recorded with the storages it reads and writes, and cuts follow
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+_switch, _before = threading.Lock(), list[bool]()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +64,19 @@ def examine(model: nn.Module, inputs: Tensor) -> Anatomy:
 def module_by_module() -> Iterator[None]:
     """Within the block torch's transformer layers call their modules.
 
-    Where they carry no hooks they would run as one operation, which reads past whatever stands for a module.
+    Where they carry no hooks they would run as one operation, which reads past whatever stands for a module. The switch
+    is the process's: the last of several threads puts it back.
     """
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
+    with _switch:
+        _before.append(torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(before)
+        with _switch:
+            before = _before.pop()
+            if not _before:
+                torch.backends.mha.set_fastpath_enabled(before)
 
 
 @dataclass(slots=True)

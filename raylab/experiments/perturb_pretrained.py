@@ -81,6 +81,7 @@ class PerturbPretrained:
             "metrics": self.metrics_version,
             "data": self.data.revision,
             "model": self.network.digest,
+            **({"theta_0": self.network.initial_digest} if self.network.initial_digest else {}),
             "evaluation": EVALUATION_VERSION,
             **{f"code of {module}": version for module, version in self.own_code.items()},
         }
@@ -198,6 +199,12 @@ def _data(load: Any, config: Config, network: Network) -> EvaluationData:
         raise UserError(
             f"data '{config.data['_target_']}' gives a {type(data).__name__}, which a given model is not evaluated on: "
             "choose data=imagenet, data=cifar10 or data=wikitext, or give a raylab.data.EvaluationData."
+        )
+    context = data.x.shape[1] if data.task == "text" else 0
+    if network.context is not None and context > network.context:
+        raise UserError(
+            f"Windows of {context} tokens are longer than the {network.context} that {network.name} has positions for: "
+            f"give data.context={network.context} or less."
         )
     return data
 

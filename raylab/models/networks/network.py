@@ -11,7 +11,7 @@ import numpy as np
 
 from raylab.errors import UserError
 from raylab.layers import to_numpy
-from raylab.models.sources.source import of_model
+from raylab.models.sources import digests
 from raylab.types import Array
 
 if TYPE_CHECKING:
@@ -30,8 +30,10 @@ class Network:
     tensors: Mapping[str, Array]  # parameters and buffers by name, floats as float32
     anew: Callable[[], Any] | None  # builds the architecture as its library initialises it
     initial: Mapping[str, Array] | None = None  # theta_0 by the names of `tensors`, where it was published
+    initial_digest: str | None = None  # of theta_0
     preprocessing: Mapping[str, Any] | None = None  # of images: a data config of timm's
     tokenizer: str | None = None  # of texts: a folder or hub id
+    context: int | None = None  # of texts: tokens that the model has positions for; None: it does not say
     download: bool = False
 
     def module(self, device: str = "cpu", dtype: torch.dtype | None = None) -> nn.Module:
@@ -57,7 +59,7 @@ class Network:
 
 
 def of_module(name: str, model: Any, anew: Callable[[], Any] | None, **known: Any) -> Network:
-    """The network of a torch module in memory."""
+    """The network of a torch module in memory. known: the other fields of Network, where they are known."""
     import torch
 
     if not isinstance(model, torch.nn.Module):
@@ -65,11 +67,15 @@ def of_module(name: str, model: Any, anew: Callable[[], Any] | None, **known: An
     config: Any = getattr(model, "config", None)
     if hasattr(config, "use_cache"):
         config.use_cache = False  # of generation; here it would only cost memory
+    positions = (getattr(config, name, None) for name in ("n_positions", "max_position_embeddings", "n_ctx"))
+    known.setdefault("context", next((number for number in positions if isinstance(number, int)), None))
     known.setdefault("origin", f"{type(model).__module__}.{type(model).__name__}")
     known.setdefault("preprocessing", getattr(model, "preprocessing", None))
-    if "digest" not in known:
-        known["digest"] = of_model(name, model, "").digest
     skeleton, tensors = _taken_apart(model)
+    # Of buffers too, unlike that of a model whose weights alone are measured: they have a say in what it gives.
+    initial = known.get("initial")
+    known.setdefault("initial_digest", None if initial is None else digests.of_tensors(initial.items()))
+    known["digest"] = known.get("digest") or digests.of_tensors(tensors.items())
     return Network(name=name, skeleton=skeleton, tensors=tensors, anew=anew, **known)
 
 

@@ -51,9 +51,9 @@ def open_network(
     return of_module(
         opened.name,
         opened.model,
-        anew=_anew(opened.model, architecture or source or "", dict(settings or {})),
+        anew=_anew(opened.model, architecture or source or "", folder),
         origin=opened.origin,
-        digest=opened.digest,
+        digest=opened.digest if folder is not None and pretrained else None,
         initial=_initial(initial, opened.model, download),
         preprocessing=preprocessing(opened.model, architecture or source or "", folder),
         tokenizer=_tokenizer(source, folder),
@@ -74,7 +74,7 @@ def _opened(
         return open_model(source, download=download)
     weights = open_model(source, download=download)
     folder = place_of(source)
-    if folder is not None and architecture is None and (kind := _kind_of_folder(folder)):
+    if folder is not None and (kind := _kind_of_folder(folder)):
         make = functools.partial(_of_folder, folder, kind)
         model = libraries.built(weights.name, weights.origin, make, pretrained=True).model
         return Source(weights.name, model, weights.origin, weights.hashed)
@@ -113,10 +113,10 @@ def _of_folder(folder: Path, kind: str) -> Any:
         raise UserError(f"{folder / 'config.json'} is none that {kind} can build: {first_line(error)}") from error
 
 
-def _of_timm_folder(folder: Path) -> Any:
+def _of_timm_folder(folder: Path, pretrained: bool = True) -> Any:
     import timm
 
-    return timm.create_model(f"local-dir:{folder}", pretrained=True)
+    return timm.create_model(f"local-dir:{folder}", pretrained=pretrained)
 
 
 def _of_transformers_folder(folder: Path) -> Any:
@@ -124,9 +124,10 @@ def _of_transformers_folder(folder: Path) -> Any:
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    loaded, how = _class_with_logits(folder, config).from_pretrained(
-        folder, config=config, local_files_only=True, dtype=torch.float32, output_loading_info=True
-    )
+    with libraries.without_progress_bars():
+        loaded, how = _class_with_logits(folder, config).from_pretrained(
+            folder, config=config, local_files_only=True, dtype=torch.float32, output_loading_info=True
+        )
     if missing := sorted(how["missing_keys"]):  # transformers would go on with random weights
         raise UserError(f"{folder} has no weights for '{missing[0]}', which its config.json asks for.")
     return loaded
@@ -140,7 +141,8 @@ def _class_with_logits(folder: Path, config: Any) -> Any:
     found = libraries.class_of(config)
     if named is not None and found is None:
         raise UserError(
-            f"{folder / 'config.json'} names the class {named}, which transformers has not: {ARCHITECTURES}."
+            f"{folder / 'config.json'} names the class {named}, which transformers does not have: give the file of the "
+            "weights, and with it model.architecture=transformers/TYPE."
         )
     trunk: Any = MODEL_MAPPING.get(type(config), None)
     return libraries.headed(type(config)) if found in (None, trunk) else found
@@ -166,18 +168,20 @@ def _arrays(held: Any) -> dict[str, Array]:
     return {new[name]: to_numpy(tensor) for name, tensor in tensors.items()}
 
 
-def _anew(model: Any, architecture: str, settings: dict[str, Any]) -> Callable[[], Any]:
+def _anew(model: Any, architecture: str, folder: Path | None) -> Callable[[], Any]:
     """How the architecture is built with the weights that its library begins with."""
     if hasattr(model, "config") and hasattr(type(model), "_from_config"):
         return functools.partial(_from_config, type(model), copy.deepcopy(model.config))
-    return functools.partial(_by_name, architecture, settings)
+    if folder is not None and _kind_of_folder(folder) == "timm":
+        return functools.partial(_of_timm_folder, folder, pretrained=False)
+    return functools.partial(_by_name, architecture)
 
 
 def _from_config(model_class: Any, config: Any) -> Any:
     return model_class._from_config(copy.deepcopy(config))
 
 
-def _by_name(architecture: str, settings: dict[str, Any]) -> Any:
+def _by_name(architecture: str) -> Any:
     library, _, name = architecture.partition("/")
     if library == "timm":
         import timm

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,20 @@ def not_at_hand(what: str) -> str:
     """The line for weights that are not in the local cache."""
     give = "give model.download=true (raylab analyze: --download)"
     return f"{what} is not in the local cache: {give}, or a local file or folder instead."
+
+
+@contextlib.contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Within the block transformers shows none."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def class_of(config: Any) -> Any:

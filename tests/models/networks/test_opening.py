@@ -101,6 +101,9 @@ def test_a_timm_folder(tmp_path):
     network = open_network(str(tmp_path))
     same_logits(network, original, IMAGES)
     assert network.preprocessing and network.preprocessing["input_size"] == (3, 160, 160)
+    assert network.anew is not None
+    shapes = [{name: p.shape for name, p in m.named_parameters()} for m in (network.anew(), original)]
+    assert shapes[0] == shapes[1]
 
 
 def test_a_file_with_its_architecture(tmp_path):
