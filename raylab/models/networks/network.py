@@ -72,9 +72,9 @@ def of_module(name: str, model: Any, anew: Callable[[], Any] | None, **known: An
     known.setdefault("origin", f"{type(model).__module__}.{type(model).__name__}")
     known.setdefault("preprocessing", getattr(model, "preprocessing", None))
     skeleton, tensors = _taken_apart(model)
-    # Of buffers too, unlike that of a model whose weights alone are measured: they have a say in what it gives.
     initial = known.get("initial")
     known.setdefault("initial_digest", None if initial is None else digests.of_tensors(initial.items()))
+    # Of buffers too, unlike that of a model whose weights alone are measured: they have a say in what it gives.
     known["digest"] = known.get("digest") or digests.of_tensors(tensors.items())
     return Network(name=name, skeleton=skeleton, tensors=tensors, anew=anew, **known)
 
