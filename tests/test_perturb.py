@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from raylab.errors import UserError
 from raylab.models.fcn import FCN
+from raylab.models.kernels import as_tensor
 from raylab.perturb import DETERMINISTIC, PERTURBATIONS, perturb, perturbed
 from raylab.types import Layer, LayerWeights, Trial, generator
 
@@ -126,68 +127,98 @@ def loaded() -> FCN:
     return FCN(12, 4, depth=2, width=9).load(TRAINED)
 
 
+def full(layer: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"{layer}.{name}": array for name, array in arrays.items()}
+
+
 def test_perturbed_restores_exactly_also_after_an_exception():
     model = loaded()
     pointers = [p.data_ptr() for p in model.parameters()]
-    new = run("rerandomize")
-    with pytest.raises(RuntimeError, match="inside"), perturbed(model, "fc2", new) as module:
-        assert module is model.get_submodule("fc2")
-        assert all(np.array_equal(getattr(module, p).detach(), new[p]) for p in new)
-        assert np.array_equal(model.get_submodule("fc1").weight.detach(), TRAINED["fc1.weight"])
+    new = full("fc2", run("rerandomize"))
+    with pytest.raises(RuntimeError, match="inside"), perturbed(model, new):
+        assert all(np.array_equal(model.get_parameter(name).detach(), new[name]) for name in new)
+        assert np.array_equal(model.get_parameter("fc1.weight").detach(), TRAINED["fc1.weight"])
         raise RuntimeError("inside")
     assert pointers == [p.data_ptr() for p in model.parameters()]
     for name, p in model.named_parameters():
         np.testing.assert_array_equal(p.detach().numpy(), TRAINED[name])
 
 
+def test_parameters_of_several_layers_change_together():
+    model = loaded()
+    new = full("fc1", run("rerandomize", "fc1")) | full("fc3", run("rerandomize", "fc3"))
+    with perturbed(model, new):
+        assert all(np.array_equal(model.get_parameter(name).detach(), new[name]) for name in new)
+        assert np.array_equal(model.get_parameter("fc2.weight").detach(), TRAINED["fc2.weight"])
+
+
 def test_writing_to_perturbed_weights_touches_neither_the_model_nor_the_array():
-    model, new = loaded(), run("rerandomize")
-    kept = new["weight"].copy()
-    with perturbed(model, "fc2", new) as module, torch.no_grad():
-        module.weight.zero_()
-    np.testing.assert_array_equal(model.get_submodule("fc2").weight.detach(), TRAINED["fc2.weight"])
-    np.testing.assert_array_equal(new["weight"], kept)
+    model, new = loaded(), full("fc2", run("rerandomize"))
+    kept = new["fc2.weight"].copy()
+    with perturbed(model, new), torch.no_grad():
+        model.get_parameter("fc2.weight").zero_()
+    np.testing.assert_array_equal(model.get_parameter("fc2.weight").detach(), TRAINED["fc2.weight"])
+    np.testing.assert_array_equal(new["fc2.weight"], kept)
 
 
 def test_perturbations_nest():
     model = loaded()
-    with perturbed(model, "fc1", run("reinit", "fc1")), perturbed(model, "fc1", run("permute", "fc1")):
-        pass
-    np.testing.assert_array_equal(model.get_submodule("fc1").weight.detach(), TRAINED["fc1.weight"])
+    inner = full("fc1", run("permute", "fc1"))
+    with perturbed(model, full("fc1", run("reinit", "fc1"))):
+        with perturbed(model, inner):
+            np.testing.assert_array_equal(model.get_parameter("fc1.weight").detach(), inner["fc1.weight"])
+        np.testing.assert_array_equal(model.get_parameter("fc1.weight").detach(), INITIAL["fc1.weight"])
+    np.testing.assert_array_equal(model.get_parameter("fc1.weight").detach(), TRAINED["fc1.weight"])
 
 
-def test_read_only_arrays_such_as_rays_are_fine():
-    new = run("rerandomize")
-    new["weight"].flags.writeable = False
-    with perturbed(loaded(), "fc2", new) as module:
-        np.testing.assert_array_equal(module.weight.detach(), new["weight"])
+def test_read_only_arrays_such_as_rays_are_fine_on_both_sides():
+    new = full("fc2", run("rerandomize"))
+    for array in new.values():
+        array.flags.writeable = False
+    model = loaded()
+    held = TRAINED["fc2.weight"].copy()
+    held.flags.writeable = False
+    model.get_parameter("fc2.weight").data = as_tensor(held)
+    with perturbed(model, new):
+        np.testing.assert_array_equal(model.get_parameter("fc2.weight").detach(), new["fc2.weight"])
+    np.testing.assert_array_equal(model.get_parameter("fc2.weight").detach(), held)
 
 
 def test_memory_format_and_dtype_of_a_convolution_are_kept():
     conv = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)).to(memory_format=torch.channels_last).double()
     new = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
-    with perturbed(conv, "0", {"weight": new}) as module:
-        assert module.weight.is_contiguous(memory_format=torch.channels_last) and module.weight.dtype == torch.float64
-        np.testing.assert_array_equal(module.weight.detach(), new)
+    with perturbed(conv, {"0.weight": new}):
+        weight = conv.get_parameter("0.weight")
+        assert weight.is_contiguous(memory_format=torch.channels_last) and weight.dtype == torch.float64
+        np.testing.assert_array_equal(weight.detach(), new)
 
 
 def test_tied_weights_change_together():
     model = torch.nn.ModuleDict({"embed": torch.nn.Embedding(5, 4), "head": torch.nn.Linear(4, 5, bias=False)})
     model["head"].weight = model["embed"].weight
-    with perturbed(model, "embed", {"weight": np.ones((5, 4), np.float32)}):
+    with perturbed(model, {"embed.weight": np.ones((5, 4), np.float32)}):
         assert torch.equal(model["head"].weight, torch.ones(5, 4))
 
 
+def test_a_parameter_of_the_model_itself_has_a_name_without_a_dot():
+    model = torch.nn.ParameterDict({"scale": torch.nn.Parameter(torch.zeros(3))})
+    with perturbed(model, {"scale": np.ones(3, np.float32)}):
+        assert torch.equal(model["scale"].detach(), torch.ones(3))
+    assert not model["scale"].any()
+
+
 @pytest.mark.parametrize(
-    ("layer", "arrays"),
+    "bad",
     [
-        ("fc9", {"weight": np.zeros((9, 9), np.float32)}),
-        ("fc2", {"gain": np.zeros((9, 9), np.float32)}),
-        ("fc2", {"weight": np.zeros((9, 8), np.float32)}),
+        {"fc9.weight": np.zeros((9, 9), np.float32)},
+        {"fc2.gain": np.zeros((9, 9), np.float32)},
+        {"fc2": np.zeros((9, 9), np.float32)},
+        {"fc2.weight": np.zeros((9, 8), np.float32)},
     ],
 )
-def test_what_the_model_does_not_have_is_refused_before_anything_changes(layer, arrays):
+def test_what_the_model_does_not_have_is_refused_before_anything_changes(bad):
     model = loaded()
-    with pytest.raises(ValueError, match=r"no layer|has shape"), perturbed(model, layer, arrays):
+    good = full("fc1", run("rerandomize", "fc1"))
+    with pytest.raises(ValueError, match=r"has no parameter|has shape"), perturbed(model, good | bad):
         pytest.fail("entered")
     assert all(np.array_equal(p.detach(), TRAINED[name]) for name, p in model.named_parameters())

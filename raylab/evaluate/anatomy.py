@@ -8,6 +8,7 @@ a few samples is recorded with the storages it reads and writes, and cuts follow
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+_switch, _before = threading.Lock(), list[bool]()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Anatomy:
 
     cuts: tuple[Cut, ...]
     first_use: Mapping[str, int]  # parameter -> operations before the first that reads it
-    contained: frozenset[str]  # parameters that are read only while a module which owns them runs
+    contained: frozenset[str]  # parameters read only while a module runs that owns them, with a row for each sample
     written: frozenset[str]  # modules whose output is changed in place after they have given it; "" is the input
 
     def cut_below(self, parameters: Sequence[str]) -> int | None:
@@ -52,9 +55,28 @@ class Anatomy:
 def examine(model: nn.Module, inputs: Tensor) -> Anatomy:
     """Watch one forward pass of a model in evaluation mode over `inputs` (samples, ...), two of them or more."""
     trace = _Trace(model, inputs)
-    with torch.no_grad(), trace.watching(), trace:
+    with torch.no_grad(), module_by_module(), trace.watching(), trace:
         trace.returned = _storages(model(inputs), trace)
     return Anatomy(tuple(_cuts(trace, inputs)), trace.first_use(), trace.contained(), trace.written())
+
+
+@contextmanager
+def module_by_module() -> Iterator[None]:
+    """Within the block torch's transformer layers call their modules.
+
+    Where they carry no hooks they would run as one operation, which reads past whatever stands for a module. The switch
+    is the process's: the last of several threads puts it back.
+    """
+    with _switch:
+        _before.append(torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        with _switch:
+            before = _before.pop()
+            if not _before:
+                torch.backends.mha.set_fastpath_enabled(before)
 
 
 @dataclass(slots=True)
@@ -68,6 +90,7 @@ class _Call:
     made: set[int] = field(default_factory=set)  # storages, by the operations within
     output: Sequence[tuple[int, int]] = ()  # (place, storage) of the tensors it gives that have a row a sample
     tainted: bool = True  # whether the samples have a say in what it gives
+    by_rows: bool = True  # whether all that depends on the samples comes and goes with a row for each
 
 
 @dataclass(slots=True)
@@ -137,7 +160,8 @@ class _Trace(TorchDispatchMode):
         hooks = []
         for name, module in self.model.named_modules():
             if name:
-                hooks.append(module.register_forward_pre_hook(lambda *_, name=name: self._begin(name)))
+                begin = lambda _, args, kwargs, name=name: self._begin(name, (args, kwargs))  # noqa: E731
+                hooks.append(module.register_forward_pre_hook(begin, with_kwargs=True))
                 hooks.append(module.register_forward_hook(lambda module, args, out: self._finish(out)))
         try:
             yield
@@ -145,8 +169,9 @@ class _Trace(TorchDispatchMode):
             for hook in hooks:
                 hook.remove()
 
-    def _begin(self, name: str) -> None:
+    def _begin(self, name: str, given: Any) -> None:
         call = _Call(name, self._open[-1] if self._open else None, len(self.operations))
+        call.by_rows = self._is_by_rows(given)
         self.calls.append(call)
         self._open.append(call)
 
@@ -160,23 +185,30 @@ class _Trace(TorchDispatchMode):
         self._open.pop()
         call.end = len(self.operations)
         call.tainted = any(self.number(leaf) in self.tainted for leaf in leaves)
+        call.by_rows &= self._is_by_rows(leaves)
         by_row = [(k, x) for k, x in enumerate(leaves) if x.dim() > 0 and len(x) == self.samples]
         call.output = [(k, self.number(x)) for k, x in by_row]
         return out
+
+    def _is_by_rows(self, tensors: Any) -> bool:
+        """Whether those of some tensors that depend on the samples have a row for each."""
+        depend = [x for x in tree_leaves(tensors) if isinstance(x, Tensor) and self.number(x) in self.tainted]
+        return all(x.dim() > 0 and len(x) == self.samples for x in depend)
 
     def first_use(self) -> dict[str, int]:
         """Parameter -> index of the first operation that reads it, of those that some operation reads."""
         return {name: self._uses[n][0][0] for name, n in self._parameters.items() if self._uses[n]}
 
     def contained(self) -> frozenset[str]:
-        """Parameters whose every reading happens while a module that owns them runs."""
+        """Parameters whose every reading happens while a module that owns them runs, on a row for each sample."""
         owners: dict[int, set[str]] = {}
         for name, number in self._parameters.items():
             owners.setdefault(number, set()).add(name.rpartition(".")[0])
+        unfit = {"", *(call.module for call in self.calls if not call.by_rows)}
         inside = {
             number
             for number, modules in owners.items()
-            if "" not in modules and all(modules & set(running) for _, running in self._uses[number])
+            if not modules & unfit and all(modules & set(running) for _, running in self._uses[number])
         }
         return frozenset(name for name, number in self._parameters.items() if number in inside)
 
@@ -215,7 +247,7 @@ def _cuts(trace: _Trace, inputs: Tensor) -> Iterator[Cut]:
             continue
         leaf, number = crossing[0]
         garbage = source.union(*(other.made for other in skipped)) - {number}
-        if _is_cut(trace, call, number, skipped, garbage):
+        if _is_cut(trace, call, number, skipped, garbage) and not _may_turn(trace, call):
             written = any(number in operation.writes for operation in later)
             yield Cut(call.module, leaf, frozenset(other.module for other in skipped), call.end, written)
 
@@ -241,6 +273,21 @@ def _is_cut(trace: _Trace, call: _Call, crossing: int, skipped: Sequence[_Call],
     if crossing in garbage or trace.returned & garbage:
         return False
     return not any(operation.reads & garbage for operation in trace.operations[call.end :])
+
+
+def _may_turn(trace: _Trace, call: _Call) -> bool:
+    """Whether what is still running asks about the samples later on: another answer may lead to what was skipped."""
+    running: set[int | None] = {None}
+    parent = call.parent
+    while parent is not None:
+        running.add(id(parent))
+        parent = parent.parent
+    return any(
+        operation.answers
+        and operation.reads & trace.tainted
+        and (None if operation.within is None else id(operation.within)) in running
+        for operation in trace.operations[call.end :]
+    )
 
 
 def _within(operation: _Operation, calls: set[int]) -> bool:

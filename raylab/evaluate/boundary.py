@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 
 import torch
@@ -20,7 +22,7 @@ class Boundary:
         self._device = device
         self._budget = budget
         self._held: list[Tensor | Path | None] = [None] * batches
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
 
     def __getitem__(self, k: int) -> Tensor:
         held = self._held[k]
@@ -53,8 +55,9 @@ class Boundary:
 
     def _written(self, k: int, tensor: Tensor) -> Path:
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="raylab-activations-", dir=self._budget.folder)
-        path = Path(self._folder.name) / f"{k}.pt"
+            self._folder = Path(tempfile.mkdtemp(prefix="raylab-activations-", dir=self._budget.folder))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)  # at the latest when Python ends
+        path = self._folder / f"{k}.pt"
         torch.save(tensor.cpu(), path)
         return path
 

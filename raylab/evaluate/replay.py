@@ -7,16 +7,18 @@ stubs that do nothing, the last of them gives back the activations that were kep
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from raylab.evaluate.anatomy import Anatomy, Cut
+from raylab.evaluate.anatomy import Anatomy, Cut, module_by_module
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +31,15 @@ class _Shape:
     device: torch.device
 
     def placeholder(self, samples: int, written: bool) -> Tensor:
-        """Zeros in its place for another batch; of one row's memory, unless they are going to be written to."""
+        """What stands for it in another batch: nobody reads it, and NaN would show if somebody did.
+
+        It has one row's memory, unless it is going to be written to.
+        """
         rows, left = divmod(self.shape[0] * samples, self.samples) if self.shape else (0, 0)
         shape = (rows, *self.shape[1:]) if self.shape and not left else self.shape
-        if written or not shape:
-            return torch.zeros(shape, dtype=self.dtype, device=self.device)
-        return torch.zeros((1, *shape[1:]), dtype=self.dtype, device=self.device).expand(shape)
+        memory = shape if written or not shape else (1, *shape[1:])
+        fill = nan if self.dtype.is_floating_point else 0
+        return torch.full(memory, fill, dtype=self.dtype, device=self.device).expand(shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +76,31 @@ class Replay:
     def __init__(self, model: nn.Module, anatomy: Anatomy) -> None:
         self._model = model
         self._written = anatomy.written
-        self._outputs: dict[str, _Output] = {}
-        self._samples = 0  # of the batch that is running
+        self._outputs: dict[str, list[_Output]] = {}  # of each call in a pass: one module may give several shapes
+        self._calls: Counter[str] = Counter()  # of those modules, in the pass that is running
+        self._samples = 0  # of its batch
         self._crossing: Tensor | None = None
 
     @torch.no_grad()
     def logits(self, inputs: Tensor, crossing: Tensor | None = None) -> Tensor:
         """The logits of a batch; within `taken_up`, from the activations `crossing` there."""
-        self._samples, self._crossing = len(inputs), crossing
-        return logits_of(self._model(inputs))
+        return logits_of(self._run(inputs, crossing))
 
     @torch.no_grad()
     def output(self, module: str, inputs: Tensor, crossing: Tensor | None = None, leaf: int = 0) -> Tensor:
         """What a module gives, its `leaf`-th tensor; nothing beyond is run. ValueError where no pass comes by it."""
-        self._samples, self._crossing = len(inputs), crossing
         with self._broken_off(module, leaf):
             try:
-                self._model(inputs)
+                self._run(inputs, crossing)
             except _Reached as reached:
                 return reached.tensor
         raise ValueError(f"the forward pass does not come by {module}")
+
+    def _run(self, inputs: Tensor, crossing: Tensor | None) -> Any:
+        self._samples, self._crossing = len(inputs), crossing
+        self._calls.clear()
+        with module_by_module():
+            return self._model(inputs)
 
     @contextmanager
     def taken_up(self, cut: Cut | None) -> Iterator[None]:
@@ -115,22 +125,29 @@ class Replay:
                 hook.remove()
 
     def _note(self, name: str, out: Any) -> None:
-        self._outputs[name] = _Output.of(out, self._samples)
+        calls, k = self._outputs.setdefault(name, []), self._calls[name]
+        calls[k : k + 1] = [_Output.of(out, self._samples)]
+        self._calls[name] += 1
+
+    def _noted(self, name: str) -> _Output:
+        """What the module gave when it was called for the same time in a pass."""
+        calls, k = self._outputs[name], self._calls[name]
+        self._calls[name] += 1
+        return calls[min(k, len(calls) - 1)]
 
     def _stub(self, name: str) -> Callable[..., Any]:
-        output, written = self._outputs[name], name in self._written
-        return lambda *_, **__: output.filled(lambda _, shape: shape.placeholder(self._samples, written))
+        written = name in self._written
+        placeholder = lambda _, shape: shape.placeholder(self._samples, written)  # noqa: E731
+        return lambda *_, **__: self._noted(name).filled(placeholder)
 
     def _entry(self, cut: Cut) -> Callable[..., Any]:
-        output = self._outputs[cut.module]
-
         def enter(leaf: int, shape: _Shape) -> Tensor:
             if leaf != cut.leaf:
                 return shape.placeholder(self._samples, written=False)
             assert self._crossing is not None
             return self._crossing.clone() if cut.written else self._crossing
 
-        return lambda *_, **__: output.filled(enter)
+        return lambda *_, **__: self._noted(cut.module).filled(enter)
 
     @contextmanager
     def _broken_off(self, name: str, leaf: int) -> Iterator[None]:
@@ -148,7 +165,7 @@ def logits_of(out: Any) -> Tensor:
     """The logits in what a model gives: a tensor, or a transformers output, or the first of several."""
     if isinstance(out, Tensor):
         return out
-    if isinstance(out, Mapping):
+    if isinstance(out, Mapping) and isinstance(out.get("logits"), Tensor):
         return out["logits"]
     if isinstance(out, (tuple, list)) and out and isinstance(out[0], Tensor):
         return out[0]

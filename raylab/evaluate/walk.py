@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import nan
 from typing import Any, TypeVar
 
 import numpy as np
@@ -66,7 +67,7 @@ class PrefixWalk:
         self._batches = [slice(start, start + batch_size) for start in range(0, len(y), batch_size)]
         self._budget = budget or Budget()
         sample = self._prepared(slice(0, WATCHED))
-        self._blank = torch.zeros_like(sample[:1])
+        self._blank = torch.full_like(sample[:1], nan if sample.is_floating_point() else 0)
         self.anatomy = examine(self.model, torch.cat([sample] * WATCHED)[:WATCHED])
         self._replay = Replay(self.model, self.anatomy)
         self.rewind()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from raylab.experiments.perturb_pretrained import PerturbPretrained
 
 DTYPES = {"float32": None, "tf32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_held: dict[object, LayerWalk] = {}  # the walk that this worker is on: one, since a model and its activations are large
+_held = threading.local()  # the walk that this worker is on: one, since a model and its activations are large
 
 
 def run(experiment: PerturbPretrained, group: Group) -> Iterator[Outcome]:
@@ -33,13 +35,14 @@ def run(experiment: PerturbPretrained, group: Group) -> Iterator[Outcome]:
 def _walk(experiment: PerturbPretrained) -> LayerWalk:
     """The walk that the worker's last group has left, if it was of this experiment, else a new one."""
     key = (
-        *(experiment.network.digest, experiment.data.revision, experiment.batch_size, experiment.precision),
-        *(experiment.name, experiment.layers, tuple(experiment.perturbations), tuple(experiment.own_code.items())),
+        *sorted(experiment.identity.items()),
+        *(experiment.name, experiment.layers, tuple(experiment.perturbations)),
+        *(experiment.batch_size, experiment.precision, dataclasses.astuple(experiment.activations)),
     )
-    if key not in _held:
-        _held.clear()
-        _held[key] = _begin(experiment)
-    return _held[key]
+    if getattr(_held, "key", None) != key:
+        _held.walk = None  # before there is another
+        _held.walk, _held.key = _begin(experiment), key
+    return _held.walk
 
 
 def _begin(experiment: PerturbPretrained) -> LayerWalk:

@@ -171,9 +171,9 @@ class LayerWalk:
         if parameters is None:
             return values
         layer = parameters.layer
+        place: Values = {"layer_index": layer.index, "kind": layer.kind}
         sizes = size_columns(layer, self._options.conv, self._options.groups)
-        place: Values = {"layer_index": layer.index, "kind": layer.kind, "N": sizes["N"], "M": sizes["M"]}
-        return values | place | self._about_layer(parameters)
+        return values | place | sizes | self._about_layer(parameters)
 
 
 def _accuracy_and_loss(evaluation: Evaluation) -> Values:

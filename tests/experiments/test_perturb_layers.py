@@ -60,7 +60,7 @@ def test_the_accuracy_of_a_perturbed_model_is_that_of_a_full_forward_pass(tiny):
         if trial.replicate or trial.perturbation != "reinit":
             continue
         state = experiment.checkpoints.load(trial.checkpoint)
-        from raylab.experiments.walk import _initial
+        from raylab.experiments.trained import _initial
 
         initial = _initial(experiment, trial.checkpoint)
         for name in (f"{trial.layer}.weight", f"{trial.layer}.bias"):

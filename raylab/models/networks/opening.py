@@ -16,13 +16,14 @@ from raylab.layers import to_numpy
 from raylab.models.networks.network import Network, of_module
 from raylab.models.networks.preprocessing import preprocessing
 from raylab.models.sources import libraries, open_model, place_of
-from raylab.models.sources.naming import unwrapped
+from raylab.models.sources.naming import first_line, unwrapped
 from raylab.models.sources.source import Source
 from raylab.types import Array
 
 if TYPE_CHECKING:
     from torch import nn
 
+ARCHITECTURES = "give model.architecture=timm/NAME, torchvision/NAME or transformers/TYPE"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "tokenizer_config.json")
 
 
@@ -50,7 +51,7 @@ def open_network(
     return of_module(
         opened.name,
         opened.model,
-        anew=_anew(opened.model, architecture or source or "", dict(settings or {})),
+        anew=_anew(opened.model, architecture or source or "", folder),
         origin=opened.origin,
         digest=opened.digest if folder is not None and pretrained else None,
         initial=_initial(initial, opened.model, download),
@@ -63,6 +64,8 @@ def open_network(
 def _opened(
     source: str | None, architecture: str | None, settings: dict[str, Any], pretrained: bool, download: bool
 ) -> Source:
+    if architecture is not None and not libraries.is_named(architecture):
+        raise UserError(f"model.architecture={architecture} is not known: {ARCHITECTURES}.")
     if not pretrained or source is None:
         return _random(architecture or source or "", settings, download)
     if libraries.is_named(source):
@@ -77,8 +80,7 @@ def _opened(
         return Source(weights.name, model, weights.origin, weights.hashed)
     if architecture is None:
         raise UserError(
-            f"{source} does not say which architecture it belongs to: give model.architecture=timm/NAME, "
-            "torchvision/NAME or transformers/TYPE, or a folder with a config.json."
+            f"{source} does not say which architecture it belongs to: {ARCHITECTURES}, or a folder with a config.json."
         )
     blank = _random(architecture, settings, download)
     _fill(blank.model, weights, architecture)
@@ -98,24 +100,52 @@ def _kind_of_folder(folder: Path) -> str | None:
         config = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError):
         return None
+    if not isinstance(config, dict):
+        return None
     return "timm" if "architecture" in config else "transformers"
 
 
 def _of_folder(folder: Path, kind: str) -> Any:
     """The model of a folder that its library wrote. Code beside it is never run."""
-    if kind == "timm":
-        import timm
+    try:
+        return _of_timm_folder(folder) if kind == "timm" else _of_transformers_folder(folder)
+    except (ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise UserError(f"{folder / 'config.json'} is none that {kind} can build: {first_line(error)}") from error
 
-        return timm.create_model(f"local-dir:{folder}", pretrained=True)
+
+def _of_timm_folder(folder: Path, pretrained: bool = True) -> Any:
+    import timm
+
+    return timm.create_model(f"local-dir:{folder}", pretrained=pretrained)
+
+
+def _of_transformers_folder(folder: Path) -> Any:
     import torch
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    model_class = libraries.class_of(config)
-    if model_class is None:
-        raise UserError(f"{folder} does not say of which class its model is: its config.json needs `architectures`.")
     with libraries.without_progress_bars():
-        return model_class.from_pretrained(folder, config=config, local_files_only=True, dtype=torch.float32)
+        loaded, how = _class_with_logits(folder, config).from_pretrained(
+            folder, config=config, local_files_only=True, dtype=torch.float32, output_loading_info=True
+        )
+    if missing := sorted(how["missing_keys"]):  # transformers would go on with random weights
+        raise UserError(f"{folder} has no weights for '{missing[0]}', which its config.json asks for.")
+    return loaded
+
+
+def _class_with_logits(folder: Path, config: Any) -> Any:
+    """The class that a configuration names, or that of its type which has a head where it names none, or the trunk."""
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    named = (getattr(config, "architectures", None) or [None])[0]
+    found = libraries.class_of(config)
+    if named is not None and found is None:
+        raise UserError(
+            f"{folder / 'config.json'} names the class {named}, which transformers does not have: give the file of the "
+            "weights, and with it model.architecture=transformers/TYPE."
+        )
+    trunk: Any = MODEL_MAPPING.get(type(config), None)
+    return libraries.headed(type(config)) if found in (None, trunk) else found
 
 
 def _fill(model: nn.Module, weights: Source, architecture: str) -> None:
@@ -138,18 +168,20 @@ def _arrays(held: Any) -> dict[str, Array]:
     return {new[name]: to_numpy(tensor) for name, tensor in tensors.items()}
 
 
-def _anew(model: Any, architecture: str, settings: dict[str, Any]) -> Callable[[], Any]:
+def _anew(model: Any, architecture: str, folder: Path | None) -> Callable[[], Any]:
     """How the architecture is built with the weights that its library begins with."""
     if hasattr(model, "config") and hasattr(type(model), "_from_config"):
         return functools.partial(_from_config, type(model), copy.deepcopy(model.config))
-    return functools.partial(_by_name, architecture, settings)
+    if folder is not None and _kind_of_folder(folder) == "timm":
+        return functools.partial(_of_timm_folder, folder, pretrained=False)
+    return functools.partial(_by_name, architecture)
 
 
 def _from_config(model_class: Any, config: Any) -> Any:
     return model_class._from_config(copy.deepcopy(config))
 
 
-def _by_name(architecture: str, settings: dict[str, Any]) -> Any:
+def _by_name(architecture: str) -> Any:
     library, _, name = architecture.partition("/")
     if library == "timm":
         import timm

@@ -78,9 +78,10 @@ def open_transformers(
         raise UserError(f"transformers/{model_type} is a configuration without trained weights: {hint}.")
 
     def configure(auto: Any) -> Any:
+        _refuse_unknown(settings or {}, auto.for_model(model_type))
         config = auto.for_model(model_type, **(settings or {}))
         if with_head and not config.architectures:
-            config.architectures = [_headed(type(config), model_type)]
+            config.architectures = [headed(type(config)).__name__]
         return config
 
     return _from_config(model_type, f"transformers/{model_type}", configure)
@@ -123,15 +124,25 @@ def class_of(config: Any) -> Any:
     return named if hasattr(named, "_from_config") else None
 
 
-def _headed(config_class: Any, model_type: str) -> str:
-    """The class of a type that gives logits."""
+def headed(config_class: Any) -> Any:
+    """The class of a type of models that gives logits. Raises UserError where there is none that can be evaluated."""
     from transformers.models.auto import modeling_auto
 
     for kind in ("MODEL_FOR_CAUSAL_LM_MAPPING", "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING"):
         found = getattr(modeling_auto, kind).get(config_class, None)
         if found is not None:
-            return (found[0] if isinstance(found, tuple) else found).__name__
-    raise UserError(f"transformers/{model_type} is neither a causal language model nor a classifier of images.")
+            return found[0] if isinstance(found, tuple) else found
+    raise UserError(
+        f"transformers/{config_class.model_type} is neither a causal language model nor a classifier of images."
+    )
+
+
+def _refuse_unknown(settings: Mapping[str, Any], config: Any) -> None:
+    """A configuration takes any key, and nothing would read a misspelt one."""
+    for key in settings:
+        if not hasattr(config, key):
+            known = did_you_mean(key, config.to_dict())
+            raise UserError(f"The configuration of transformers/{config.model_type} has no '{key}'.{known}")
 
 
 def _from_config(name: str, origin: str, configure: Callable[[Any], Any]) -> Source:

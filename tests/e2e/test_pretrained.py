@@ -1,0 +1,131 @@
+"""`python -m raylab.run experiment=...` on a given model, as a person types it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from raylab.results import load
+from raylab.run import main
+from tests import tiny_pretrained
+
+TINY = ["cluster=inline", "progress=plain", "metrics=[norms]", "spectral.min_evals=1", "draws=2"]
+GPT2 = ["experiment=gpt2", "model.source=gpt2", "data.root=text.txt", "data.context=12", "+data.cache=cache", *TINY]
+OWN = ["experiment=mine", "--config-dir", "conf", *TINY]
+ROWS = 1 + 10 * (1 + 2)  # the baseline, ten layers as they are and with two draws
+VOLATILE = {"seconds", "started_at", "finished_at", "host", "config", "code", "versions"}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory) -> Path:
+    """A folder with a model, a text, and an experiment of one's own."""
+    folder = tmp_path_factory.mktemp("lab")
+    tiny_pretrained.language_model(folder / "gpt2")
+    tiny_pretrained.text(folder / "text.txt")
+    (folder / "my_pretrained_lab.py").write_text(tiny_pretrained.LAB)
+    (folder / "conf" / "experiment").mkdir(parents=True)
+    (folder / "conf" / "model").mkdir()
+    (folder / "conf" / "data").mkdir()
+    (folder / "conf" / "model" / "lab.yaml").write_text("_target_: my_pretrained_lab.make\nseed: 1\n")
+    (folder / "conf" / "data" / "noise.yaml").write_text("_target_: my_pretrained_lab.images\n")
+    lines = ["# @package _global_", "defaults:", "  - override /model: lab", "  - override /data: noise"]
+    lines += [
+        "  - override /perturbation: rerandomize",
+        "name: mine",
+        "kind: perturb_pretrained",
+        "similarity: false",
+        "",
+    ]
+    (folder / "conf" / "experiment" / "mine.yaml").write_text("\n".join(lines))
+    save_file({"fc.weight": torch.zeros(3, 3)}, folder / "other.safetensors")
+    return folder
+
+
+def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    command = [sys.executable, "-m", "raylab.run", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=250)
+    return done.returncode, done.stdout, done.stderr
+
+
+def rows(results: Path) -> dict[str, dict]:
+    table = load(results).to_pylist()
+    found = {row["trial_id"]: {k: repr(v) for k, v in row.items() if k not in VOLATILE} for row in table}
+    assert len(found) == len(table), "a trial is in the results twice"
+    return found
+
+
+@pytest.fixture(scope="module")
+def measured(lab) -> str:
+    code, out, err = run(lab, *GPT2, "results=out")
+    assert code == 0, err
+    assert "Traceback" not in err
+    return out
+
+
+def test_a_language_model_ends_in_rows_and_a_report(lab, measured):
+    found = rows(lab / "out")
+    assert len(found) == ROWS and {row["status"] for row in found.values()} == {"'ok'"}
+    assert "out/report.html" in measured and (lab / "out" / "report.html").stat().st_size > 10_000
+
+
+def test_more_draws_add_rows_to_those_that_are_there(lab, measured, monkeypatch, capsys):
+    monkeypatch.chdir(lab)
+    before = rows(lab / "out")
+    assert main([*GPT2, "results=out", "draws=3"]) == 0
+    after = rows(lab / "out")
+    assert len(after) == ROWS + 10 and before.items() <= after.items()
+    assert main([*GPT2, "results=out", "draws=3", "data.context=10"]) == 2
+    assert "out holds another study (another version of data)" in capsys.readouterr().err
+
+
+def test_an_experiment_of_ones_own_on_a_module_of_ones_own(lab, monkeypatch, capsys):
+    monkeypatch.chdir(lab)
+    monkeypatch.syspath_prepend(str(lab))
+    assert main([*OWN, "results=mine", "plan=true"]) == 0
+    assert "10 trials" in capsys.readouterr().out and not (lab / "mine").exists()
+    assert main([*OWN, "results=mine"]) == 0
+    assert {row["layer"] for row in rows(lab / "mine").values()} == {"None", "'stem'", "'body'", "'head'"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["model.source=gpt3"], "There is no path 'gpt3'"),
+        (["model.source=other.safetensors"], "does not fit transformers/gpt2"),
+        (["model.source=openai-community/gpt2"], "not in the local cache: give model.download=true"),
+        (["data.root=nowhere"], "There is no folder or file of text nowhere"),
+        (["data.context=64"], "longer than the 32 that gpt2 has positions for"),
+        (["data.context=5000"], "give a smaller one"),
+        (["layers=[transformer.h.7.*]"], "matches no layer"),
+        (["perturbations=[reinit]"], "its theta_0 was never published"),
+        (["precision=float8"], "precision=float8 is not known"),
+        (["biases=none"], "biases=none is not known"),
+        (["data=digits"], "which a given model is not evaluated on"),
+        (["model.initial=other.safetensors"], "it is another model's"),
+        (["model.settings={n_lyer: 3}", "model.source=null", "model.pretrained=false"], "Did you mean 'n_layer'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(lab, monkeypatch, capsys, arguments, says):
+    monkeypatch.chdir(lab)
+    given = [word for word in GPT2 if not word.startswith(("data.", "+data.")) or "data=digits" not in arguments]
+    assert main([*given, "results=bad", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("raylab: ") and says in err
+    assert len(err.strip().splitlines()) == 1, err
+    assert not (lab / "bad").exists()
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ray_gives_the_rows_of_one_process(lab, measured, tmp_path, workers):
+    (tmp_path / "results").mkdir()
+    arguments = [*GPT2, "cluster=local", f"cluster.workers={workers}", f"results={tmp_path}/r"]
+    code, _, err = run(lab, *[word for word in arguments if word != "cluster=inline"])
+    assert code == 0, err
+    here = rows(lab / "out")
+    assert rows(tmp_path / "r").items() <= here.items()

@@ -1,0 +1,119 @@
+"""Models of timm, torchvision and transformers: a cut at every block, and from each the numbers of whole passes."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from raylab.evaluate import PrefixWalk
+from tests.evaluate.whole_passes import visible, walked
+
+IMAGES = {side: torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(side)) for side in (32, 64, 224)}
+CLASSES = torch.tensor([3, 700, 41])
+IDS = torch.randint(0, 90, (3, 12), generator=torch.Generator().manual_seed(0))
+NEXT = torch.cat([IDS[:, 1:], torch.full((3, 1), -100)], 1)
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 90,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+SHARED_KEYS = {**SMALL, "num_key_value_heads": 2, "head_dim": 8}
+EXPERTS = {**SHARED_KEYS, "num_local_experts": 4}
+GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 90, "n_positions": 16}
+OPT = {**SMALL, "ffn_dim": 64, "word_embed_proj_dim": 32}
+BLOOM = {"hidden_size": 32, "n_layer": 2, "n_head": 4, "vocab_size": 90}
+
+
+def of_timm(name: str, **options) -> nn.Module:
+    import timm
+
+    return timm.create_model(name, **options)
+
+
+def of_torchvision(name: str) -> nn.Module:
+    import torchvision
+
+    return torchvision.models.get_model(name, weights=None)
+
+
+def of_transformers(model_type: str, settings: dict) -> nn.Module:
+    import transformers
+
+    config = transformers.AutoConfig.for_model(model_type, **settings)
+    config.use_cache = False
+    return transformers.AutoModelForCausalLM.from_config(config)
+
+
+def built(make, *arguments, **options) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return visible(make(*arguments, **options))
+
+
+def missing_blocks(model: nn.Module, blocks: str, walk: PrefixWalk) -> set[str]:
+    """Blocks with no cut behind them; what a container gives is what its last block gives."""
+    cuts = {cut.module for cut in walk.anatomy.cuts}
+
+    def is_cut(name: str) -> bool:
+        parent, _, leaf = name.rpartition(".")
+        last = parent and [child for child, _ in model.get_submodule(parent).named_children()][-1] == leaf
+        return name in cuts or (bool(last) and is_cut(parent))
+
+    wanted = {name for name, _ in model.named_modules() if re.fullmatch(blocks, name)}
+    assert len(wanted) > 1
+    return {name for name in wanted if not is_cut(name)}
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "blocks", "options"),
+    [
+        ("resnet18", 32, r"layer\d\.\d", {}),
+        ("vit_tiny_patch16_224", 64, r"blocks\.\d+", {"img_size": 64, "depth": 4}),
+        ("convnext_atto", 32, r"stages\.\d\.blocks\.\d", {}),
+        pytest.param("mixer_s32_224", 224, r"blocks\.\d", {}, marks=pytest.mark.slow),
+        pytest.param("efficientnet_b0", 64, r"blocks\.\d\.\d", {}, marks=pytest.mark.slow),
+        pytest.param("swin_tiny_patch4_window7_224", 224, r"layers\.\d\.blocks\.\d", {}, marks=pytest.mark.slow),
+    ],
+)
+def test_models_of_timm(name, side, blocks, options):
+    model = built(of_timm, name, **options)
+    assert not missing_blocks(model, blocks, walked(model, IMAGES[side], CLASSES))
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "blocks"),
+    [
+        ("resnet18", 32, r"layer\d\.\d"),
+        ("densenet121", 32, r"features\.(denseblock|transition)\d"),
+        pytest.param("vgg11_bn", 64, r"features\.(0|4|8|11|15|18|22|25)", marks=pytest.mark.slow),
+    ],
+)
+def test_models_of_torchvision(name, side, blocks):
+    model = built(of_torchvision, name)
+    assert not missing_blocks(model, blocks, walked(model, IMAGES[side], CLASSES))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "settings", "blocks"),
+    [
+        ("gpt2", GPT2, r"transformer\.h\.\d"),
+        ("gpt2", {**GPT2, "pad_token_id": 0}, r"transformer\.h\.\d"),
+        ("llama", SHARED_KEYS, r"model\.layers\.\d"),
+        ("gpt_neox", SMALL, r"gpt_neox\.layers\.\d"),
+        ("opt", OPT, r"model\.decoder\.layers\.\d"),
+        ("bloom", BLOOM, r"transformer\.h\.\d"),
+        ("falcon", {**SMALL, "num_kv_heads": 4}, r"transformer\.h\.\d"),
+        ("gemma2", SHARED_KEYS, r"model\.layers\.\d"),
+        ("mixtral", EXPERTS, r"model\.layers\.\d"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # advice of the library to those who pad
+def test_models_of_transformers(model_type, settings, blocks):
+    model = built(of_transformers, model_type, settings)
+    assert not missing_blocks(model, blocks, walked(model, IDS, NEXT))
