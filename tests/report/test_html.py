@@ -93,7 +93,9 @@ def test_another_experiment_gets_a_report_of_what_it_has(tmp_path):
     text = " ".join(Page(html.write(tmp_path).read_text()).text.split())
     assert "There is no run.json" in text and "1 skipped: a layer too small" in text
     assert "Left out" in text and "loss against the spectral metrics" not in text
-    assert "α by layer" in text and "Loss by layer" in text and "accuracy" not in text.partition("Configuration")[0]
+    assert (
+        "α by layer" in text and "Loss [nats] by layer" in text and "accuracy" not in text.partition("Configuration")[0]
+    )
 
 
 def test_folder_without_results_is_one_line(tmp_path):
