@@ -90,7 +90,7 @@ def depth_colors(count: int) -> list[str]:
     import matplotlib as mpl
     from matplotlib.colors import to_hex
 
-    return [to_hex(color) for color in mpl.colormaps["plasma"](np.linspace(0.22, 0.84, count))]
+    return [to_hex(color) for color in mpl.colormaps["plasma"](np.linspace(0.3, 0.84, count))]
 
 
 def _estimates(correlations: pa.Table, target: Target) -> dict[tuple[str, str], dict[str, Any]]:
