@@ -24,8 +24,8 @@ from raylab import experiments, spectral
 from raylab.cluster import inline, preflight, provenance
 from raylab.config import ClusterConfig, Config
 from raylab.errors import UserError
-from raylab.report import progress, tables
-from raylab.results import load, schema, sink, statuses
+from raylab.report import progress, tables, target
+from raylab.results import estimate, load, schema, sink, statuses
 from raylab.results.text import TextTable
 from raylab.types import Experiment, SpectralOptions, Trial, TrialResult
 
@@ -147,7 +147,8 @@ def _refuse_another_study(folder: Path, settings: dict[str, Any], identity: dict
 
 def _plan_table(experiment: Experiment, trials: Sequence[Trial], status: Mapping[str, str], folder: Path) -> TextTable:
     done = {trial for trial, outcome in status.items() if outcome in sink.DONE}
-    work = experiment.work([trial for trial in trials if trial.id not in done])
+    pending = [trial for trial in trials if trial.id not in done]
+    work = {**experiment.work(pending), **_work_left(folder, pending)}
     plan = tables.Plan(
         trials=trials,
         done=done,
@@ -156,6 +157,15 @@ def _plan_table(experiment: Experiment, trials: Sequence[Trial], status: Mapping
         work={**work, "results": str(folder)},
     )
     return tables.plan_table(plan)
+
+
+def _work_left(folder: Path, pending: Sequence[Trial]) -> dict[str, str]:
+    """A note for the plan: seconds of work, by rows of earlier runs; nothing where there are none."""
+    found = estimate.of_folder(folder, pending)
+    if found is None:
+        return {}
+    rows = f"{found.rows:,} rows" if found.rows > 1 else "the one row"
+    return {"left": f"about {progress.duration(found.seconds)} of work, by the seconds of {rows} already there"}
 
 
 def _schema(experiment: Experiment) -> pa.Schema:
@@ -268,9 +278,10 @@ def _farewell(console: Console, folder: Path, first_error: str | None) -> int:
     for finding in html.findings(results, correlations):
         console.print(f"- {finding}", highlight=False, markup=False)
     console.print()
-    query = "SELECT layer, perturbation, avg(accuracy), avg(alpha) FROM trials GROUP BY ALL ORDER BY ALL"
-    if "accuracy" not in results.column_names:
-        query = "SELECT model, layer, N, M, alpha, D FROM trials WHERE status = 'ok' ORDER BY D DESC"
+    held = target.of(results)
+    query = "SELECT model, layer, N, M, alpha, D FROM trials WHERE status = 'ok' ORDER BY D DESC"
+    if held:
+        query = f"SELECT layer, perturbation, avg({held.column}), avg(alpha) FROM trials GROUP BY ALL ORDER BY ALL"
     command = _command("raylab.query", str(folder), query)
     console.print(f"[bold]Report[/]  {html.write(folder, correlations)}", highlight=False, soft_wrap=True)
     console.print(f"[bold]Next[/]    {command}", highlight=False, soft_wrap=True)

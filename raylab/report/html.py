@@ -21,16 +21,18 @@ from pyarrow import csv
 
 from raylab.errors import UserError
 from raylab.report import figures, labels, spectra, tables
+from raylab.report import target as targets
+from raylab.report.findings import findings
 from raylab.report.picture import INK, Picture
 from raylab.report.progress import duration
 from raylab.results import frame, parts, schema
 from raylab.results.correlate import correlate
 from raylab.results.sink import read_run_info
-from raylab.results.text import TextTable, number, p_value
-from raylab.types import ORIGINAL
+from raylab.results.text import TextTable
 
 ERRORS = 5  # failed rows that are shown in full
-EXAMPLE = """SELECT layer, perturbation, avg(accuracy), avg(alpha)
+OPEN_ROWS = 30  # of a table by layer; a longer one is folded
+EXAMPLE = """SELECT layer, perturbation, avg({column}), avg(alpha)
   FROM trials WHERE status = 'ok' AND isfinite(alpha) GROUP BY ALL ORDER BY ALL"""
 
 
@@ -80,12 +82,9 @@ def _writing(target: Path, folder: Path) -> Iterator[None]:
 
 
 def correlated(table: pa.Table) -> pa.Table:
-    """The correlations of a results table with accuracy; with loss where there is no accuracy; else none."""
-    results = frame.ok(table)
-    for target in ("accuracy", "loss"):
-        if np.isfinite(frame.floats(results, target)).any():
-            return correlate(table, target=target)
-    return correlate(table, target="seconds", metrics=[])
+    """The correlations of a results table with its target, accuracy or loss; none where nothing was evaluated."""
+    target = targets.of(table)
+    return correlate(table, target.column) if target else correlate(table, target="seconds", metrics=[])
 
 
 def render(folder: Path, table: pa.Table, correlations: pa.Table, drawn: list[Picture]) -> str:
@@ -113,7 +112,8 @@ def render(folder: Path, table: pa.Table, correlations: pa.Table, drawn: list[Pi
         shown=[Shown(picture, picture.inline()) for picture in drawn],
         tables=_tables(table, correlations),
         correlated=correlations.num_rows > 0,
-        example=spectra.QUERY if spectra.alone(table) else EXAMPLE,
+        open_rows=OPEN_ROWS if not spectra.alone(table) else table.num_rows,
+        example=_example(table),
         failures=_failures(table, "failed"),
         skips=_failures(table, "skipped"),
         provenance=_provenance(table),
@@ -151,89 +151,20 @@ def _counts(table: pa.Table, info: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def findings(table: pa.Table, correlations: pa.Table) -> list[str]:
-    """What the numbers say, in a few sentences. None is said that the results cannot bear."""
-    if spectra.alone(table):
-        return spectra.findings(table)
-    results = frame.ok(table)
-    return [*_about_layers(results), *_about_metrics(correlations), *_about_groups(correlations)]
-
-
-def _about_layers(results: pa.Table) -> list[str]:
-    said = []
-    whole = figures.baseline(results)
-    if np.isfinite(whole.mean):
-        error = f" ± {number(100 * whole.sem, 2)}" if whole.n > 1 else ""
-        plural = "s reach" if whole.n > 1 else " reaches"
-        said.append(f"{whole.n:,} trained model{plural} an accuracy of {number(100 * whole.mean, 2)}{error} %.")
-    for condition in frame.conditions(results):
-        means = {
-            layer: frame.mean_over_models(frame.select(results, layer, condition), "accuracy")
-            for layer in frame.layers(results)
-        }
-        left = {layer: 100 * mean.mean for layer, mean in means.items() if mean.n}
-        if condition == ORIGINAL or len(left) < 2:
-            continue
-        worst, best = min(left, key=lambda layer: left[layer]), max(left, key=lambda layer: left[layer])
-        style = labels.style(condition)
-        said.append(
-            f"With one layer {style.deed or style.name}, between {left[worst]:.1f} % ({worst}) "
-            f"and {left[best]:.1f} % ({best}) is left."
-        )
-    return said
-
-
-def _about_metrics(correlations: pa.Table) -> list[str]:
-    rows = {
-        row["metric"]: row
-        for row in correlations.to_pylist()
-        if (row["scope"], row["condition"]) == ("mean", "all") and row["status"] in ("ok", "partial")
-    }
-    said = []
-    for name in ("alpha", max(rows, key=lambda name: abs(rows[name]["rho"]), default="alpha")):
-        if name in rows:
-            row = rows.pop(name)
-            low_high = f"[{number(row['rho_lo'], 2)}, {number(row['rho_hi'], 2)}]"
-            interval = f", 95 % interval {low_high}" if np.isfinite(row["rho_lo"]) else ""
-            strongest = "" if name == "alpha" else "The strongest correlation is that of "
-            label = "α" if name == "alpha" else labels.metric(name)
-            said.append(
-                f"{strongest}{label}: Spearman ρ with {row['target']} is {number(row['rho'])} on average over layers"
-                f"{interval}, permutation p {p_value(row['rho_p'])} (n = {row['n']:,})."
-            )
-    return said
-
-
-def _about_groups(correlations: pa.Table) -> list[str]:
-    """Whether the spectral metrics say anything, and whether the strongest correlation is one of groups only."""
-    rows = [row for row in correlations.to_pylist() if row["scope"] == "mean" and row["status"] in ("ok", "partial")]
-    together = {row["metric"]: row for row in rows if row["condition"] == "all"}
-    known = [name for name in labels.PRIMARY if name in together and np.isfinite(together[name]["rho_lo"])]
-    said = []
-    if known:
-        apart = [name for name in known if together[name]["rho_lo"] * together[name]["rho_hi"] > 0]
-        which = f" ({', '.join(labels.metric(name) for name in apart)})" if apart else ""
-        said.append(
-            f"Of the {len(known)} spectral metrics of the paper, {len(apart)} have an interval without 0{which}."
-        )
-    strongest = max(together, key=lambda name: abs(together[name]["rho"]), default="")
-    within = [row["rho"] for row in rows if row["metric"] == strongest and "+" not in row["condition"]][1:]
-    if len(within) > 1:
-        said.append(
-            f"Within each perturbation alone the ρ of {labels.metric(strongest)} lies between "
-            f"{number(min(within), 2)} and {number(max(within), 2)}: the rest comes from the groups being apart."
-        )
-    return said
+def _example(table: pa.Table) -> str:
+    target = targets.of(table)
+    return spectra.QUERY if spectra.alone(table) or target is None else EXAMPLE.format(column=target.column)
 
 
 def _tables(table: pa.Table, correlations: pa.Table) -> list[TextTable]:
     if spectra.alone(table):
         return spectra.tables(table)
     names = list(dict.fromkeys(correlations["condition"].to_pylist()))
-    made = [tables.layer_table(table, "accuracy"), tables.layer_table(table, "alpha")]
+    made = [tables.layer_table(table, column) for column in tables.main_columns(table)]
     made += [tables.grouping_table(correlations), tables.metric_table(correlations)]
     made += [tables.metric_table(correlations, "pooled")]
     made += [tables.metric_table(correlations, "mean", name) for name in names if name != "all"]
+    made += [tables.layer_table(table, column) for column in tables.other_columns(table)]
     return [each for each in made if each]
 
 
@@ -254,11 +185,12 @@ def _failures(table: pa.Table, status: str) -> list[dict[str, str]]:
 def _missing(table: pa.Table, drawn: list[Picture]) -> list[str]:
     if spectra.alone(table):
         return spectra.missing(drawn)
-    names = {picture.name for picture in drawn}
+    names, target = {picture.name for picture in drawn}, targets.of(table)
+    what = target.column if target else "accuracy"
     reasons = {
-        "accuracy_by_layer": "accuracy by layer (needs perturbed layers with an accuracy)",
+        f"{what}_by_layer": f"{what} by layer (needs perturbed layers that were evaluated)",
         "alpha_by_layer": "alpha by layer (needs alpha of layers)",
-        "metrics": "accuracy against the spectral metrics (needs perturbed layers with accuracy and metrics)",
+        "metrics": f"{what} against the spectral metrics (needs perturbed layers with {what} and metrics)",
         "rho_by_metric": "correlations (need at least four perturbed rows of a layer)",
         "similarity": "similarity to the trained model (no such column was measured)",
     }

@@ -109,10 +109,22 @@ class Layers:
     @cached_property
     def roles(self) -> NDArray[Any]:
         """What each layer is for: by its name where there is attention in the model, else by its kind."""
-        kinds = frame.texts(self.table, "kind")
-        by_name = [_role(name, kind) for name, kind in zip(self._layers, kinds, strict=True)]
-        found = by_name if "attention" in by_name else [_role("", kind) for kind in kinds]
-        return np.asarray(few(found), dtype=object)
+        return roles(self._layers, list(frame.texts(self.table, "kind")))
+
+
+def roles(names: Sequence[str], kinds: Sequence[str]) -> NDArray[Any]:
+    """What layers are for: by their names where there is attention among them, else by their kinds."""
+    by_name = [_role(name, kind) for name, kind in zip(names, kinds, strict=True)]
+    found = by_name if "attention" in by_name else [_role("", kind) for kind in kinds]
+    return np.asarray(few(found), dtype=object)
+
+
+def roles_of(table: pa.Table) -> dict[str, str]:
+    """What each layer of a results table is for, in the order of the forward pass."""
+    layers, seen = frame.texts(table, "layer"), frame.texts(table, "kind")
+    kinds = dict(zip(layers, seen, strict=True))
+    names = frame.layers(table)
+    return dict(zip(names, roles(names, [kinds[name] for name in names]).tolist(), strict=True))
 
 
 def _role(name: str, kind: str) -> str:

@@ -7,16 +7,20 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from raylab.report import labels, spectra
+from raylab.report import target as targets
 from raylab.results import frame, schema
 from raylab.results.correlate import MIN_UNITS
-from raylab.results.text import TextTable, number, p_value
+from raylab.results.differences import EVALUATED
+from raylab.results.text import TextTable, number, p_value, significant
 from raylab.types import Trial
 
-SHOWN_LAYERS = 24  # of a plan; of more, the first half and their number
+SHOWN_LAYERS = 24  # on the terminal; of a plan of more, the first half and their number
 SKIPPED_NAMES = 3  # layers named for each reason why some are left out
+UNITS = {"model": "models", "layer": "layers", "row": "draws"}  # that a bootstrap resamples
 GOOD = ("ok", "partial")  # status of a correlation that has numbers
 
 
@@ -75,9 +79,9 @@ def _skipped_notes(skipped: Mapping[str, str]) -> list[str]:
 
 
 def summary(table: pa.Table, correlations: pa.Table) -> list[TextTable]:
-    """What a person wants to see at the end of a run: accuracy and alpha by layer, and every metric's correlation.
+    """What a person wants to see at the end of a run: accuracy (or loss) and alpha by layer, and the correlations.
 
-    Of spectra alone: the layers, as many as a terminal bears, and the models.
+    As many layers as a terminal bears. Of spectra alone: the layers and the models.
     """
     if spectra.alone(table):
         models, *layers = spectra.tables(table, spectra.TERMINAL_ROWS)
@@ -85,42 +89,103 @@ def summary(table: pa.Table, correlations: pa.Table) -> list[TextTable]:
     measured = schema.metric_columns(table.schema)
     own = [name for name in measured if schema.group(table.schema.field(name)) == "own"]
     shown = {*labels.PRIMARY, *labels.SIMILARITY, *own}
-    made = [layer_table(table, "accuracy"), layer_table(table, "alpha"), metric_table(correlations, metrics=shown)]
+    made = [layer_table(table, column, SHOWN_LAYERS) for column in main_columns(table)]
+    made.append(metric_table(correlations, metrics=shown))
+    if frame.one_model(frame.ok(table)):
+        made.append(metric_table(correlations, "pooled", metrics=shown))
     return [each for each in made if each]
 
 
-def layer_table(table: pa.Table, column: str) -> TextTable | None:
-    """Mean ± SEM over models of one column (accuracy in per cent), by layer and perturbation; None without data."""
+def main_columns(table: pa.Table) -> list[str]:
+    """The columns whose tables by layer come first: the target's, and alpha."""
+    target = targets.of(table)
+    held = [] if target is None else ["loss", "perplexity"] if target is targets.LOSS else [target.column]
+    return [*held, "alpha"]
+
+
+def other_columns(table: pa.Table) -> list[str]:
+    """Other columns of a single model's evaluation, which come last. An accuracy of tokens is one."""
+    if not frame.one_model(frame.ok(table)):
+        return []
+    return [name for name in ("top5", "loss", "accuracy") if name not in main_columns(table)]
+
+
+def layer_table(table: pa.Table, column: str, most: int | None = None) -> TextTable | None:
+    """Mean ± SEM of one column by layer and perturbation, over models, or over the draws of a single one.
+
+    `most`: rows; of more layers those with the lowest and the highest values. None without data. Of perplexities, which
+    are huge where a model is broken, the mean is geometric.
+    """
     results = frame.ok(table)
-    percent = column == "accuracy"
-    conditions, rows, most = frame.conditions(results), [], 0
-    for layer in frame.layers(results):
-        means = [_layer_mean(results, column, layer, condition) for condition in conditions]
-        most = max(most, *(mean.n for mean in means))
-        rows.append([layer, *(_mean(mean, percent) for mean in means)])
-    if not most:
+    conditions, one = frame.conditions(results), frame.one_model(results)
+    found = {
+        layer: [_layer_mean(results, column, layer, condition, one) for condition in conditions]
+        for layer in frame.layers(results)
+    }
+    counts = [mean.n for each in found.values() for mean in each]
+    if not any(counts):
         return None
+    shown = _extreme(found, conditions, most)
+    rows = [[layer, *(_mean(mean, column) for mean in found[layer])] for layer in shown]
     header = ["layer", *(labels.style(condition).name for condition in conditions)]
-    unit = " [%]" if percent else ""
-    note = f"Mean ± standard error over {most} models." if most > 1 else "One model: no standard error."
-    name = labels.metric(column)
-    title = f"{name.capitalize() if name.isascii() else name}{unit} by layer"
-    return TextTable(title, header, rows, note=note)
+    note = _note(column, max(counts), one) + _left_out(len(found), len(shown))
+    return TextTable(_title(table, column), header, rows, note=note)
 
 
-def _layer_mean(results: pa.Table, column: str, layer: str, condition: str) -> frame.Mean:
-    mean = frame.mean_over_models(frame.select(results, layer, condition), column)
-    if mean.n or condition != frame.ORIGINAL or column not in ("accuracy", "loss"):
+def _title(table: pa.Table, column: str) -> str:
+    tokens = column == "accuracy" and targets.of(table) is targets.LOSS
+    name = "accuracy of tokens" if tokens else "top-5 accuracy" if column == "top5" else labels.metric(column)
+    unit = {"accuracy": " [%]", "top5": " [%]", "loss": " [nats]"}.get(column, "")
+    return f"{name[0].upper() + name[1:] if name.isascii() else name}{unit} by layer"
+
+
+def _note(column: str, most: int, one: bool) -> str:
+    over = f"{most} draws of one model" if one else f"{most} models"
+    if column == "perplexity":
+        return f"Geometric mean over {over}." if most > 1 else ""
+    return f"Mean ± standard error over {over}." if most > 1 else "One model: no standard error."
+
+
+def _extreme(found: Mapping[str, list[frame.Mean]], conditions: Sequence[str], most: int | None) -> list[str]:
+    """All layers, or the lowest and the highest by their mean over perturbations, in the order of the model."""
+    layers = list(found)
+    if most is None or len(layers) <= most:
+        return layers
+    places = [at for at, name in enumerate(conditions) if name != frame.ORIGINAL] or [0]
+    values = {layer: [found[layer][at].mean for at in places if found[layer][at].n] for layer in layers}
+    order = sorted(
+        (layer for layer in layers if values[layer]), key=lambda layer: sum(values[layer]) / len(values[layer])
+    )
+    kept = {*order[: most // 2], *order[max(most // 2, len(order) - most // 2) :]}
+    return [layer for layer in layers if layer in kept]
+
+
+def _left_out(layers: int, shown: int) -> str:
+    return f" The lowest and the highest of {layers:,} layers; all of them: see the report." if shown < layers else ""
+
+
+def _layer_mean(results: pa.Table, column: str, layer: str, condition: str, one: bool) -> frame.Mean:
+    mean_of = _geometric if column == "perplexity" else frame.mean_over_draws if one else frame.mean_over_models
+    mean = mean_of(frame.select(results, layer, condition), column)
+    if mean.n or condition != frame.ORIGINAL or column not in EVALUATED:
         return mean
     # An unperturbed layer leaves the model as it is: its accuracy is the baseline's.
-    return frame.mean_over_models(frame.select(results, "", None), column)
+    return mean_of(frame.select(results, "", None), column)
 
 
-def _mean(mean: frame.Mean, percent: bool) -> str:
+def _geometric(table: pa.Table, column: str) -> frame.Mean:
+    values = frame.floats(table, column)
+    values = values[values > 0]  # infinite ones count: their exponential has overflown
+    return frame.Mean(float(np.exp(np.log(values).mean())) if len(values) else np.nan, np.nan, len(values))
+
+
+def _mean(mean: frame.Mean, column: str) -> str:
     if not mean.n:
         return "–"
-    scale, digits = (100, 2) if percent else (1, 3)
-    error = f" ± {number(scale * mean.sem, digits)}" if mean.n > 1 else ""
+    if column == "perplexity":
+        return "∞" if np.isinf(mean.mean) else f"{mean.mean:,.2f}" if mean.mean < 1e4 else significant(mean.mean, 3)
+    scale, digits = (100, 2) if column in ("accuracy", "top5") else (1, 3)
+    error = f" ± {number(scale * mean.sem, digits)}" if np.isfinite(mean.sem) else ""
     return number(scale * mean.mean, digits) + error
 
 
@@ -145,8 +210,11 @@ def metric_table(
     if scope == "mean":
         note += " n counts the rows of all layers; each layer has its own rho, of which this is the mean."
     note += f" Rows that failed or have no value are left out, at most {excluded:,} a metric." if excluded else ""
+    unit = rows[0]["unit"]
     if max(row["n_units"] for row in rows) < MIN_UNITS:
-        note += f" No intervals: they need {MIN_UNITS} models."
+        note += f" No intervals: they need {MIN_UNITS} {UNITS[unit]}."
+    elif scope == "pooled" and unit == "layer":
+        note += " Intervals resample whole layers, and p permutes them: draws of one layer are alike."
     note += _without(found)
     title = f"{rows[0]['target'].capitalize()} against each metric, {labels.condition(condition)}, {where}"
     header = ["metric", "n", "rho", "95 % CI", "p", "tau", "95 % CI", "p", "RMSE"]
@@ -156,12 +224,14 @@ def metric_table(
 def grouping_table(correlations: pa.Table, metrics: Collection[str] | None = None) -> TextTable | None:
     """rho (mean over layers) of all perturbed rows together beside pooled and within each condition."""
     conditions = list(dict.fromkeys(correlations["condition"].to_pylist()))
-    columns = {"together": {row["metric"]: row for row in _rows(correlations, "mean", "all")}}
-    columns["pooled"] = {row["metric"]: row for row in _rows(correlations, "pooled", "all")}
+    alone = conditions == ["all"]  # a single perturbation: there are no groups to be apart, but layers
+    first, second = ("within a layer", "across layers") if alone else ("together", "pooled")
+    columns = {first: {row["metric"]: row for row in _rows(correlations, "mean", "all")}}
+    columns[second] = {row["metric"]: row for row in _rows(correlations, "pooled", "all")}
     for name in conditions:
         if name != "all":
             columns[labels.short(name)] = {row["metric"]: row for row in _rows(correlations, "mean", name)}
-    found = [name for name in columns["together"] if metrics is None or name in metrics]
+    found = [name for name in columns[first] if metrics is None or name in metrics]
     cells = [
         [name, *(number(each[name]["rho"] if name in each else None) for each in columns.values())] for name in found
     ]
@@ -172,7 +242,11 @@ def grouping_table(correlations: pa.Table, metrics: Collection[str] | None = Non
         "Mean over layers, except pooled. A rho that is strong together and vanishes within each perturbation "
         "comes from the groups being apart."
     )
-    return TextTable("rho with all perturbations together, and within each", ["metric", *columns], cells, note=note)
+    title = "rho with all perturbations together, and within each"
+    if alone:
+        title = "rho within a layer, and across layers"
+        note = "Within: among the draws of one layer, mean over layers. Across: all perturbed rows together."
+    return TextTable(title, ["metric", *columns], cells, note=note)
 
 
 def _rows(correlations: pa.Table, scope: str, condition: str) -> list[dict[str, Any]]:

@@ -61,7 +61,8 @@ def correlate(
     `metrics`: columns, by default all that measure a layer and have a value. `conditions`: name -> perturbations taken
     together, by default all, reinit+rerandomize (as in Paper 1), and each alone. Intervals: percentiles of a bootstrap
     that resamples whole models (layers, where all rows are of one model). p: two-sided, rows exchangeable; in the mean
-    over layers one permutation serves all layers, so that what layers share is kept. Rows that failed or have no
+    over layers one permutation serves all layers, so that what layers share is kept; pooled rows of one model change
+    places with their whole layer, whose draws are alike. Rows that failed or have no
     finite value are left out and counted. Raises UserError if the target is no column.
     """
     if "trial_id" in table.column_names:  # rows lie in the order in which they finished; no replica may depend on it
@@ -135,7 +136,12 @@ def _condition(data: _Data, inside: NDArray[np.bool_], condition: str) -> Iterat
     many = model.max(initial=0) > 0
     row = _renumber(np.arange(len(inside)), inside)
     one = _Draws(data.resampling, *(("model", model) if many else ("row", case)), case, (condition, "layer"))
-    all_ = _Draws(data.resampling, *(("model", model) if many else ("layer", layer)), row, (condition, "pooled"))
+    all_ = _Draws(
+        data.resampling,
+        *(("model", model) if many else ("layer", layer)),
+        row if many else layer,
+        (condition, "pooled"),
+    )
     by_layer = [_cells(data, inside & (data.layer == at), one) for at in range(len(data.layers))]
     pooled = _cells(data, inside, all_)
     for place, metric in enumerate(data.metrics):
@@ -170,9 +176,13 @@ class _Draws:
         return self._rng("bootstrap").multinomial(m, np.full(m, 1 / m), size=self.resampling.bootstrap)
 
     def orders(self, rows: NDArray[np.bool_]) -> NDArray[np.intp]:
-        """Permutations of these rows, (B, n): the order of random keys, which a case has in all layers alike."""
+        """Permutations of these rows, (B, n): the order of random keys, one a case, so that its rows stay together."""
         keys = self._rng("permutation").random((self.resampling.permutations, int(self.case.max(initial=0)) + 1))
-        return np.argsort(keys[:, self.case[rows]], axis=1)
+        case = self.case[rows]
+        orders = np.empty((len(keys), len(case)), dtype=np.intp)
+        # Case by case, in whichever order the rows lie: what stood together stands together again.
+        orders[:, np.argsort(case, kind="stable")] = np.argsort(keys[:, case], axis=1, kind="stable")
+        return orders
 
     def _rng(self, purpose: str) -> np.random.Generator:
         return np.random.default_rng([self.resampling.seed, int(digest([purpose, *self.stream]), 16)])

@@ -77,6 +77,27 @@ def select(table: pa.Table, layer: str | None, condition: str | None) -> pa.Tabl
     return table.filter(pa.array(keep))
 
 
+def by_layer(table: pa.Table, column: str, condition: str) -> dict[str, NDArray[np.float64]]:
+    """The finite values of a column under one perturbation by layer, in the order of the forward pass."""
+    values, names = floats(table, column), texts(table, "layer")
+    inside = (texts(table, "perturbation") == condition) & np.isfinite(values)
+    found = {name: values[inside & (names == name)] for name in layers(table)}
+    return {name: each for name, each in found.items() if len(each)}
+
+
+def mean_over_draws(table: pa.Table, column: str) -> Mean:
+    """Mean and standard error over all rows, for a table of a single model; n is the number of draws."""
+    values = floats(table, column)
+    values = values[np.isfinite(values)]
+    sem = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    return Mean(float(values.mean()) if len(values) else np.nan, float(sem), len(values))
+
+
+def one_model(table: pa.Table) -> bool:
+    """Whether all rows are of a single model: draws are then what a mean is over."""
+    return bool(codes(table, *MODEL).max(initial=0) == 0)
+
+
 def mean_over_models(table: pa.Table, column: str) -> Mean:
     """Mean of a column, the draws of one model averaged first. Rows without a finite value do not count."""
     values = floats(table, column)

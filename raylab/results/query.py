@@ -1,4 +1,4 @@
-"""SQL over a results folder, while a run goes on or after: one view, `trials`, and no way out of it."""
+"""SQL over a results folder, while a run goes on or after: the views `trials` and `differences`, and no way out."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from rich.console import Console
 
 from raylab.errors import UserError
 from raylab.results import parts, schema
+from raylab.results.differences import differences, needed
 from raylab.results.text import TextTable
 
 FORMATS = ("table", "csv", "json", "parquet")
 SHOWN = 100  # rows of a table on the terminal
 CELL = 60  # characters of a text on the terminal
-# The engine reads the view and nothing else: no file, no network, no extension, no Python variable, no way back.
+# The engine reads the views and nothing else: no file, no network, no extension, no Python variable, no way back.
 _LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoload_known_extensions": "false",
@@ -37,15 +38,18 @@ examples:
   python -m raylab.query results/digits                     the columns and what they mean
   python -m raylab.query results/digits "SELECT layer, perturbation, avg(accuracy), avg(alpha)
       FROM trials WHERE status = 'ok' AND isfinite(alpha) GROUP BY ALL ORDER BY ALL"
+  python -m raylab.query results/digits "SELECT layer, avg(d_accuracy), avg(d_alpha) FROM differences GROUP BY ALL"
   python -m raylab.query results/digits "FROM trials" --output all.csv
 
-The SQL is DuckDB's; the view is called trials. A computation that failed is NaN beside a status: isfinite(alpha).
+The SQL is DuckDB's. The view trials has a row a trial; the view differences a row a perturbed layer, with a column
+d_NAME for every number NAME: perturbed less original. A computation that failed is NaN: isfinite(alpha).
 """
 
 
 def query(folder: str | Path, sql: str) -> pa.Table:
     """The answer to an SQL query about the view `trials`: all rows of the folder committed so far.
 
+    A second view, `differences`, is what `raylab.results.differences` makes of them.
     Raises UserError, one line, for a query that fails or gives no rows, a folder without results, a damaged part.
     """
     import duckdb
@@ -73,11 +77,14 @@ def _ask(found: Sequence[Path], sql: str) -> pa.Table:
     files = ds.ParquetFileFormat(default_fragment_scan_options=checked)
     with duckdb.connect(config=_LOCKED) as connection:
         connection.execute("SET python_enable_replacements = false")
-        connection.register("trials", ds.dataset([str(part) for part in found], parts.schema(found), format=files))
+        columns = parts.schema(found)
+        connection.register("trials", ds.dataset([str(part) for part in found], columns, format=files))
+        if "differences" in sql.lower():  # to make them all rows are read: only if the query can be about them
+            connection.register("differences", differences(parts.read_all(found, needed(columns))))
         connection.execute("SET lock_configuration = true")
         relation = connection.sql(sql)
         if relation is None:
-            raise UserError("The query gives no rows: write a SELECT about the view trials.")
+            raise UserError("The query gives no rows: write a SELECT about the view trials or differences.")
         return relation.to_arrow_table()
 
 
@@ -89,7 +96,8 @@ def _one_line(message: str) -> str:
 def columns(folder: str | Path) -> TextTable:
     """The columns of a results folder and what they mean."""
     rows = [[field.name, str(field.type), schema.description(field)] for field in parts.schema(parts.require(folder))]
-    return TextTable(f"View trials of {folder}", ["column", "type", "meaning"], rows, texts=(0, 1, 2))
+    note = "The view differences has a row a perturbed layer, and d_NAME for its numbers: perturbed less original."
+    return TextTable(f"View trials of {folder}", ["column", "type", "meaning"], rows, texts=(0, 1, 2), note=note)
 
 
 def as_text(answer: pa.Table) -> TextTable:
@@ -149,7 +157,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("results", metavar="RESULTS", help="results folder of a run, such as results/digits")
-    parser.add_argument("sql", metavar="SQL", nargs="?", help="a query about the view trials; without it: the columns")
+    parser.add_argument(
+        "sql", metavar="SQL", nargs="?", help="a query about the views trials and differences; without it: the columns"
+    )
     parser.add_argument("--format", choices=FORMATS, help="of the answer (default: by the ending of FILE, else table)")
     parser.add_argument("--output", metavar="FILE", type=Path, help="write there instead of to the terminal")
     given = parser.parse_args(arguments)

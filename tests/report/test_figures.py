@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raylab.report import figures, labels
+from raylab.report import against, figures, labels
 from raylab.report.picture import INK, Panel, Picture
 from raylab.results import load
 from raylab.results.correlate import Resampling, correlate
@@ -93,7 +93,7 @@ def test_a_failed_metric_everywhere_is_no_panel(finished):
 
 def test_wide_positive_values_get_a_logarithmic_axis():
     for values, scale in (([1.0, 100.0], "log"), ([0.0, 100.0], "linear"), ([1.0, 2.0], "linear")):
-        ax = axes(Panel("", lambda ax, values=values: figures._scale(ax, np.array(values))))
+        ax = axes(Panel("", lambda ax, values=values: against.scale(ax, np.array(values))))
         assert ax.get_xscale() == scale
 
 

@@ -92,8 +92,10 @@ def test_another_experiment_gets_a_report_of_what_it_has(tmp_path):
             sink.write(TrialResult(trial, "ok" if at else "skipped", values, error=None if at else "a layer too small"))
     text = " ".join(Page(html.write(tmp_path).read_text()).text.split())
     assert "There is no run.json" in text and "1 skipped: a layer too small" in text
-    assert "Left out" in text and "accuracy by layer" in text
-    assert "α by layer" in text
+    assert "Left out" in text and "loss against the spectral metrics" not in text
+    assert (
+        "α by layer" in text and "Loss [nats] by layer" in text and "accuracy" not in text.partition("Configuration")[0]
+    )
 
 
 def test_folder_without_results_is_one_line(tmp_path):

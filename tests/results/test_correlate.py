@@ -230,3 +230,24 @@ def test_published_table_1_is_recomputed(series):
         value = {"RMSE": got["rmse"], "R2": got["r2"], "tau": got["tau"]}[row.statistic]
         assert value == pytest.approx(row.recomputed, rel=1e-6)
         assert abs(value - row.published) <= 0.5 * 10**-row.printed_decimals + 1e-9
+
+
+def test_pooled_draws_of_one_model_do_not_count_as_layers():
+    """Eight layers without any relation but each with many alike draws: p is uniform, not always near 0."""
+    found = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        x, y = rng.random(8), rng.random(8)
+        rows = [
+            {
+                "layer": f"l{at}", "layer_index": at, "perturbation": "rerandomize", "status": "ok", "draw": draw,
+                "trial_id": f"{rng.integers(1 << 30):010}", "accuracy": y[at] + 1e-3 * rng.random(),
+                "alpha": x[at] + 1e-3 * rng.random(),
+            }
+            for at in range(8) for draw in range(10)
+        ]  # fmt: skip
+        table = correlate(
+            pa.Table.from_pylist(rows), metrics=["alpha"], resampling=Resampling(bootstrap=0, permutations=200)
+        )
+        found += [row["rho_p"] for row in table.to_pylist() if row["scope"] == "pooled"]
+    assert np.mean(np.array(found) < 0.05) < 0.2 and 0.3 < np.mean(found) < 0.7

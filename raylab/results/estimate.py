@@ -1,0 +1,67 @@
+"""How much work is left, by what rows that are there already took."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from raylab.results import frame, parts
+from raylab.types import Trial
+
+COLUMNS = ("layer", "perturbation", "status", "seconds")
+Kind = tuple[str, ...]
+
+
+class Estimate(NamedTuple):
+    """Seconds of work left, over all workers, and how many rows say so."""
+
+    seconds: float
+    rows: int
+
+
+def of_folder(folder: str | Path, pending: Sequence[Trial]) -> Estimate | None:
+    """The work left in a results folder, without a lock; None where nothing is pending or no row is there.
+
+    Raises UserError for a damaged part.
+    """
+    if not pending or not parts.paths(folder):
+        return None
+    return left(parts.load(folder, COLUMNS), pending)
+
+
+def left(table: pa.Table, pending: Iterable[Trial]) -> Estimate | None:
+    """The sum of the mean seconds of rows like each pending trial; None without rows that are ok.
+
+    Alike are rows of the same layer and perturbation; where there is none, of the same perturbation of any layer; else
+    all rows. Of a model that is walked from its first layer to its last the latter two say too much: early layers,
+    which come first, cost the most.
+    """
+    table = frame.ok(table)
+    found: dict[Kind, list[float]] = defaultdict(list)
+    columns = (frame.texts(table, "layer"), frame.texts(table, "perturbation"), frame.floats(table, "seconds"))
+    rows = 0
+    for layer, perturbation, seconds in zip(*columns, strict=True):
+        if not np.isfinite(seconds):
+            continue
+        rows += 1
+        for kind in _kinds(layer, perturbation):
+            found[kind].append(seconds)
+    if not rows:
+        return None
+    means = {kind: float(np.mean(each)) for kind, each in found.items()}
+    total = sum(_nearest(means, _kinds(trial.layer or "", trial.perturbation)) for trial in pending)
+    return Estimate(total, rows)
+
+
+def _kinds(layer: str, perturbation: str) -> list[Kind]:
+    """What a row is like, the nearest likeness first. The whole model is like no layer."""
+    return [(layer, perturbation), ("of a layer", perturbation, "any"), ()] if layer else [("", perturbation), ()]
+
+
+def _nearest(means: dict[Kind, float], kinds: Sequence[Kind]) -> float:
+    return next(means[kind] for kind in kinds if kind in means)
