@@ -12,7 +12,7 @@ import numpy as np
 from raylab.errors import UserError
 from raylab.layers import to_numpy
 from raylab.models.sources import digests
-from raylab.types import Array
+from raylab.types import Array, digest
 
 if TYPE_CHECKING:
     import torch
@@ -25,12 +25,11 @@ class Network:
 
     name: str
     origin: str  # where the weights came from, in words
-    digest: str  # of the weights
+    digest: str  # of the weights, and of theta_0
     skeleton: Any  # the torch module, with nothing in its parameters
     tensors: Mapping[str, Array]  # parameters and buffers by name, floats as float32
     anew: Callable[[], Any] | None  # builds the architecture as its library initialises it
     initial: Mapping[str, Array] | None = None  # theta_0 by the names of `tensors`, where it was published
-    initial_digest: str | None = None  # of theta_0
     preprocessing: Mapping[str, Any] | None = None  # of images: a data config of timm's
     tokenizer: str | None = None  # of texts: a folder or hub id
     context: int | None = None  # of texts: tokens that the model has positions for; None: it does not say
@@ -72,10 +71,10 @@ def of_module(name: str, model: Any, anew: Callable[[], Any] | None, **known: An
     known.setdefault("origin", f"{type(model).__module__}.{type(model).__name__}")
     known.setdefault("preprocessing", getattr(model, "preprocessing", None))
     skeleton, tensors = _taken_apart(model)
-    initial = known.get("initial")
-    known.setdefault("initial_digest", None if initial is None else digests.of_tensors(initial.items()))
     # Of buffers too, unlike that of a model whose weights alone are measured: they have a say in what it gives.
     known["digest"] = known.get("digest") or digests.of_tensors(tensors.items())
+    if known.get("initial"):
+        known["digest"] = digest([known["digest"], digests.of_tensors(known["initial"].items())])
     return Network(name=name, skeleton=skeleton, tensors=tensors, anew=anew, **known)
 
 
