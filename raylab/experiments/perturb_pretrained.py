@@ -81,7 +81,6 @@ class PerturbPretrained:
             "metrics": self.metrics_version,
             "data": self.data.revision,
             "model": self.network.digest,
-            **({"theta_0": self.network.initial_digest} if self.network.initial_digest else {}),
             "evaluation": EVALUATION_VERSION,
             **{f"code of {module}": version for module, version in self.own_code.items()},
         }

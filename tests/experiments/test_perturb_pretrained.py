@@ -177,9 +177,8 @@ def test_theta_0_is_needed_for_reinit_and_used(place):
         setattr(own.transformer.h[0].mlp.c_fc, name, getattr(initial.transformer.h[0].mlp.c_fc, name))
     found = {(r.trial.layer, r.trial.perturbation): r.values["loss"] for r in results(experiment)}
     assert found["transformer.h.0.mlp.c_fc", "reinit"] == pytest.approx(whole_loss(own, experiment), rel=1e-6)
-    assert "theta_0" in experiment.identity
     other = gpt2(place, *overrides, f"model.initial={place / 'gpt2'}")
-    assert other.identity["theta_0"] != experiment.identity["theta_0"]
+    assert other.identity["model"] != experiment.identity["model"]
 
 
 def test_a_worker_that_goes_on_with_another_experiment_begins_anew(place):

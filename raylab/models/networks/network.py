@@ -30,7 +30,6 @@ class Network:
     tensors: Mapping[str, Array]  # parameters and buffers by name, floats as float32
     anew: Callable[[], Any] | None  # builds the architecture as its library initialises it
     initial: Mapping[str, Array] | None = None  # theta_0 by the names of `tensors`, where it was published
-    initial_digest: str | None = None  # of theta_0
     preprocessing: Mapping[str, Any] | None = None  # of images: a data config of timm's
     tokenizer: str | None = None  # of texts: a folder or hub id
     context: int | None = None  # of texts: tokens that the model has positions for; None: it does not say
@@ -72,8 +71,6 @@ def of_module(name: str, model: Any, anew: Callable[[], Any] | None, **known: An
     known.setdefault("origin", f"{type(model).__module__}.{type(model).__name__}")
     known.setdefault("preprocessing", getattr(model, "preprocessing", None))
     skeleton, tensors = _taken_apart(model)
-    initial = known.get("initial")
-    known.setdefault("initial_digest", None if initial is None else digests.of_tensors(initial.items()))
     # Of buffers too, unlike that of a model whose weights alone are measured: they have a say in what it gives.
     known["digest"] = known.get("digest") or digests.of_tensors(tensors.items())
     if known.get("initial"):
