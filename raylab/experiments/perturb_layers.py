@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from raylab.config import Config
 
 COLUMNS: Mapping[str, type] = {
-    **{"layer_index": int, "kind": str, "N": int, "M": int},
+    **{"layer_index": int, "kind": str, "N": int, "M": int, "matrices": int},
     **{"accuracy": float, "loss": float, "num_samples": int, "train_seconds": float, "device": str},
 }
 EVALUATION_VERSION = "1"  # raised whenever the same weights would give another accuracy, loss or similarity

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -42,23 +42,12 @@ class FCN(nn.Module):
         """fc1 .. fc{depth+1}, in the order of the forward pass."""
         return tuple(f"fc{k}" for k in range(1, len(self.sizes)))
 
-    @property
-    def stages(self) -> Sequence[Callable[[Tensor], Tensor]]:
-        """The forward pass cut in pieces: fc1, relu, fc2, relu, ..., so that x_{k+1} = stages[k](x_k)."""
-        pieces: list[Callable[[Tensor], Tensor]] = []
-        for name in self.layer_names:
-            pieces += [getattr(self, name), torch.relu]
-        return pieces[:-1]
-
-    def stage_of(self, layer: str) -> int:
-        """Index of the stage that holds a layer."""
-        return 2 * self.layer_names.index(layer)
-
     def forward(self, x: Tensor) -> Tensor:
         """Logits (samples, outputs) of inputs (samples, inputs)."""
-        for stage in self.stages:
-            x = stage(x)
-        return x
+        *hidden, last = self.layer_names
+        for name in hidden:
+            x = torch.relu(getattr(self, name)(x))
+        return getattr(self, last)(x)
 
     def initial_state(self, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
         """theta_0: every weight and bias from U(-1/sqrt(in), 1/sqrt(in)), drawn by numpy: the same on every device."""

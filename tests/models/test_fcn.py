@@ -91,19 +91,6 @@ def test_forward_is_that_of_a_plain_torch_network():
         torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_stages_run_one_after_the_other_are_the_forward_pass_bit_for_bit():
-    model = FCN(20, 5, depth=3, width=16)
-    model.load(model.initial_state(rng(5)))
-    x = torch.from_numpy(rng(6).standard_normal((33, 20), dtype=np.float32))
-    with torch.no_grad():
-        y = x
-        for stage in model.stages:
-            y = stage(y)
-        assert torch.equal(y, model(x))
-    for name in model.layer_names:
-        assert model.stages[model.stage_of(name)] is model.get_submodule(name)
-
-
 def test_gradients_flow_where_they_are_asked_for():
     model = FCN(6, 3, depth=1, width=4)
     model.load(model.initial_state(rng(7)))
