@@ -47,7 +47,7 @@ def open_network(
     if not source and not architecture:
         raise UserError("A model to evaluate is needed: give model.source=PATH_OR_NAME.")
     opened = _opened(source, architecture, dict(settings or {}), pretrained, download)
-    folder = place_of(source, download=False) if source else None
+    folder = _folder(source, pretrained)
     return of_module(
         opened.name,
         opened.model,
@@ -59,6 +59,18 @@ def open_network(
         tokenizer=_tokenizer(source, folder),
         download=download,
     )
+
+
+def _folder(source: str | None, pretrained: bool) -> Path | None:
+    """Where the source lies, if it lies anywhere: random weights need no file, but may take what is beside them."""
+    if not source:
+        return None
+    try:
+        return place_of(source)
+    except UserError:
+        if pretrained:
+            raise
+        return None
 
 
 def _opened(

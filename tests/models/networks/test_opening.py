@@ -302,3 +302,12 @@ def test_what_cannot_be_opened_is_one_line(place, source, options, says):
         open_network(source and source.format(place), **filled)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_random_weights_of_a_model_whose_trained_ones_are_not_at_hand():
+    settings = {"n_layer": 2, "n_embd": 16, "n_head": 2, "vocab_size": 50}
+    network = open_network(
+        "openai-community/gpt2-large", architecture="transformers/gpt2", settings=settings, pretrained=False
+    )
+    assert network.skeleton.config.n_layer == 2
+    assert network.tokenizer is None or network.tokenizer == "openai-community/gpt2-large"
