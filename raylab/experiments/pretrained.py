@@ -40,7 +40,7 @@ def _walk(experiment: PerturbPretrained) -> LayerWalk:
         *(experiment.batch_size, experiment.precision, dataclasses.astuple(experiment.activations)),
     )
     if getattr(_held, "key", None) != key:
-        _held.walk = None  # before there is another
+        _held.walk = _held.key = None  # before there is another, which may come to nothing
         _held.walk, _held.key = _begin(experiment), key
     return _held.walk
 
