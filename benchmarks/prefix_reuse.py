@@ -23,6 +23,7 @@ from torch import nn
 from raylab.evaluate import Evaluation, PrefixWalk
 from raylab.layers import LayerParameters, find_layers, parameters_of, weights
 from raylab.models.fcn import FCN
+from raylab.models.kernels import take_the_fast_road
 from raylab.models.networks import open_network
 from raylab.perturb import perturbed
 from raylab.types import Array
@@ -58,26 +59,33 @@ def fcn() -> Case:
     return Case("FCN 784-512x5-10, 10,000 samples", model, images(10_000, 784), classes(10_000, 10), 2500)
 
 
+def given(what: str) -> nn.Module:
+    """A model as the experiments evaluate it."""
+    model = open_network(what, pretrained=False).module()
+    take_the_fast_road(model)
+    return model
+
+
 def resnet34() -> Case:
-    model = open_network("timm/resnet34", pretrained=False).module()
+    model = given("timm/resnet34")
     return Case("ResNet34, 16 images", model, images(16, 3, 224, 224), classes(16, 1000), 16)
 
 
 def vit() -> Case:
-    model = open_network("timm/vit_base_patch16_224", pretrained=False).module()
+    model = given("timm/vit_base_patch16_224")
     return Case("ViT-B/16, 4 images", model, images(4, 3, 224, 224), classes(4, 1000), 4)
 
 
 def gpt2() -> Case:
-    model = open_network("transformers/gpt2", pretrained=False).module()
-    return Case("GPT-2 with LM loss, 512 tokens", model, *tokens(), 1)
+    model = given("transformers/gpt2")
+    return Case("GPT-2 with LM loss, 1,024 tokens", model, *tokens(), 1)
 
 
 def gpt2_headless() -> Case:
-    model: Any = open_network("transformers/gpt2", pretrained=False).module()
+    model: Any = given("transformers/gpt2")
     model.lm_head = nn.Identity()
     x, y = tokens()
-    return Case("GPT-2 without the head, 512 tokens", model, x, y % 768, 1)
+    return Case("GPT-2 without the head, 1,024 tokens", model, x, y % 768, 1)
 
 
 def images(*shape: int) -> torch.Tensor:
@@ -89,7 +97,7 @@ def classes(samples: int, many: int) -> torch.Tensor:
 
 
 def tokens() -> tuple[torch.Tensor, torch.Tensor]:
-    ids = torch.from_numpy(rng.integers(0, 50257, (1, 513)))
+    ids = torch.from_numpy(rng.integers(0, 50257, (1, 1025)))
     return ids[:, :-1], ids[:, 1:]
 
 

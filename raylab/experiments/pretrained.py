@@ -14,6 +14,7 @@ import torch
 from raylab.evaluate import Evaluation, PrefixWalk
 from raylab.experiments.walk import LayerWalk, Values
 from raylab.layers import LayerParameters, bias_beside
+from raylab.models.kernels import take_the_fast_road
 from raylab.types import Array, Group, LayerWeights, Outcome
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ def _prefix_walk(experiment: PerturbPretrained, device: str, precision: str) -> 
     _multiply_in(precision)
     data, dtype = experiment.data, DTYPES[precision]
     module = experiment.network.module(device, dtype)
+    if device == "cpu":
+        take_the_fast_road(module)
     return PrefixWalk(
         module.to(memory_format=torch.channels_last) if data.task == "image" else module,
         data.x,

@@ -9,10 +9,10 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from raylab.types import Array
 
@@ -40,6 +40,26 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool 
         return op(x, weight, bias, "relu" if relu else "none", [], "")
     y = torch.nn.functional.linear(x, weight, bias)
     return y.relu_() if relu else y
+
+
+def take_the_fast_road(model: nn.Module) -> None:
+    """Let the linear layers of a model (torch's Linear, transformers' Conv1D) compute by `affine` on a CPU, in place.
+
+    For evaluation only: no gradients. On a core with AVX-512 that MKL does not use it halves the time of a transformer.
+    """
+    for module in model.modules():
+        name = f"{type(module).__module__}.{type(module).__name__}"
+        if name in _TRANSPOSED and "forward" not in module.__dict__:
+            module.__dict__["forward"] = functools.partial(_linear, module, transposed=_TRANSPOSED[name])
+
+
+# Exactly these classes, not what inherits from them and may do something else. Whether their weights are (in, out).
+_TRANSPOSED = {"torch.nn.modules.linear.Linear": False, "transformers.pytorch_utils.Conv1D": True}
+
+
+def _linear(module: Any, x: Tensor, *, transposed: bool) -> Tensor:
+    weight = module.weight.mT if transposed else module.weight
+    return affine(x.reshape(-1, x.shape[-1]), weight, module.bias).view(*x.shape[:-1], -1)
 
 
 def as_tensor(array: Array) -> Tensor:
