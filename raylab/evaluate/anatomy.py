@@ -8,7 +8,6 @@ a few samples is recorded with the storages it reads and writes, and cuts follow
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-_switch, _before = threading.Lock(), list[bool]()
+from raylab.evaluate.modules import module_by_module
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +40,14 @@ class Anatomy:
     first_use: Mapping[str, int]  # parameter -> operations before the first that reads it
     contained: frozenset[str]  # parameters read only while a module runs that owns them, with a row for each sample
     written: frozenset[str]  # modules whose output is changed in place after they have given it; "" is the input
+    doubtful: bool  # whether a tensor had as many rows as there are samples, and another dimension too
+
+    def agreed(self, other: Anatomy) -> Anatomy:
+        """What this and another, found with another number of samples, both say."""
+        places = {(cut.module, cut.leaf) for cut in other.cuts}
+        cuts = tuple(cut for cut in self.cuts if (cut.module, cut.leaf) in places)
+        contained, written = self.contained & other.contained, self.written | other.written
+        return Anatomy(cuts, self.first_use, contained, written, doubtful=False)
 
     def cut_below(self, parameters: Sequence[str]) -> int | None:
         """Index of the last cut that none of these parameters has an influence on; None: there is none.
@@ -57,26 +64,7 @@ def examine(model: nn.Module, inputs: Tensor) -> Anatomy:
     trace = _Trace(model, inputs)
     with torch.no_grad(), module_by_module(), trace.watching(), trace:
         trace.returned = _storages(model(inputs), trace)
-    return Anatomy(tuple(_cuts(trace, inputs)), trace.first_use(), trace.contained(), trace.written())
-
-
-@contextmanager
-def module_by_module() -> Iterator[None]:
-    """Within the block torch's transformer layers call their modules.
-
-    Where they carry no hooks they would run as one operation, which reads past whatever stands for a module. The switch
-    is the process's: the last of several threads puts it back.
-    """
-    with _switch:
-        _before.append(torch.backends.mha.get_fastpath_enabled())
-        torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        with _switch:
-            before = _before.pop()
-            if not _before:
-                torch.backends.mha.set_fastpath_enabled(before)
+    return Anatomy(tuple(_cuts(trace, inputs)), trace.first_use(), trace.contained(), trace.written(), trace.doubtful)
 
 
 @dataclass(slots=True)
@@ -112,6 +100,7 @@ class _Trace(TorchDispatchMode):
         self.operations: list[_Operation] = []
         self.calls: list[_Call] = []
         self.returned: set[int] = set()
+        self.doubtful = False
         self._open: list[_Call] = []
         self._number: dict[int, int] = {}
         self._count = 0
@@ -150,8 +139,7 @@ class _Trace(TorchDispatchMode):
             self.tainted |= made | writes
         for call in self._open:
             call.made |= made
-        within = self._open[-1] if self._open else None
-        self.operations.append(_Operation(reads, writes, made, within, answers))
+        self.operations.append(_Operation(reads, writes, made, self._open[-1] if self._open else None, answers))
         return out
 
     @contextmanager
@@ -170,8 +158,8 @@ class _Trace(TorchDispatchMode):
                 hook.remove()
 
     def _begin(self, name: str, given: Any) -> None:
-        call = _Call(name, self._open[-1] if self._open else None, len(self.operations))
-        call.by_rows = self._is_by_rows(given)
+        parent, by_rows = self._open[-1] if self._open else None, self._is_by_rows(given)
+        call = _Call(name, parent, len(self.operations), by_rows=by_rows)
         self.calls.append(call)
         self._open.append(call)
 
@@ -186,14 +174,19 @@ class _Trace(TorchDispatchMode):
         call.end = len(self.operations)
         call.tainted = any(self.number(leaf) in self.tainted for leaf in leaves)
         call.by_rows &= self._is_by_rows(leaves)
-        by_row = [(k, x) for k, x in enumerate(leaves) if x.dim() > 0 and len(x) == self.samples]
-        call.output = [(k, self.number(x)) for k, x in by_row]
+        call.output = [(k, self.number(x)) for k, x in enumerate(leaves) if self._has_rows(x)]
         return out
 
     def _is_by_rows(self, tensors: Any) -> bool:
         """Whether those of some tensors that depend on the samples have a row for each."""
         depend = [x for x in tree_leaves(tensors) if isinstance(x, Tensor) and self.number(x) in self.tainted]
-        return all(x.dim() > 0 and len(x) == self.samples for x in depend)
+        return all(self._has_rows(x) for x in depend)
+
+    def _has_rows(self, tensor: Tensor) -> bool:
+        """Whether there is a row for each sample. The last states of an LSTM's layers may be as many by chance."""
+        rows = tensor.dim() > 0 and len(tensor) == self.samples
+        self.doubtful |= rows and self.samples in tensor.shape[1:]
+        return rows
 
     def first_use(self) -> dict[str, int]:
         """Parameter -> index of the first operation that reads it, of those that some operation reads."""
@@ -228,8 +221,8 @@ def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[
 
 
 def _storages(out: Any, trace: _Trace) -> set[int]:
-    values = list(out.values()) if isinstance(out, Mapping) else out
-    return {trace.number(leaf) for leaf in tree_leaves(values) if isinstance(leaf, Tensor)}
+    leaves = tree_leaves(list(out.values()) if isinstance(out, Mapping) else out)
+    return {trace.number(leaf) for leaf in leaves if isinstance(leaf, Tensor)}
 
 
 def _cuts(trace: _Trace, inputs: Tensor) -> Iterator[Cut]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import tempfile
-import weakref
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,52 +19,41 @@ class Boundary:
     def __init__(self, batches: int, device: torch.device, budget: Budget) -> None:
         self._device = device
         self._budget = budget
-        self._held: list[Tensor | Path | None] = [None] * batches
-        self._folder: Path | None = None
+        self._held: list[Tensor | None] = [None] * batches
+        self._place = [""] * batches
 
     def __getitem__(self, k: int) -> Tensor:
         held = self._held[k]
         if held is None:
             raise IndexError(f"no activations of batch {k} are held")
-        if isinstance(held, Path):
-            held = torch.load(held, mmap=True, weights_only=True)
         return held.to(self._device, non_blocking=True)
 
     def __setitem__(self, k: int, tensor: Tensor) -> None:
-        self._release(k)
+        self._held[k] = None  # its room is free
         if tensor.untyped_storage().nbytes() > tensor.nbytes:
             tensor = tensor.clone()  # a view would keep all that it is a view of
         gpu = tensor.device.type != "cpu"
         if gpu and self.bytes_held("gpu") + tensor.nbytes <= self._budget.gpu_gb * GB:
-            self._held[k] = tensor
+            self._held[k], self._place[k] = tensor, "gpu"
         elif self.bytes_held("host") + tensor.nbytes <= self._budget.host_gb * GB:
-            self._held[k] = tensor.cpu()
+            self._held[k], self._place[k] = tensor.cpu(), "host"
         else:
-            self._held[k] = self._written(k, tensor)
+            self._held[k], self._place[k] = _on_disk(tensor, self._budget.folder), "disk"
 
     def bytes_held(self, where: str) -> int:
         """Bytes held on the "gpu", in "host" memory, on "disk"."""
-        return sum(_size(held) for held in self._held if held is not None and _place(held) == where)
-
-    def _release(self, k: int) -> None:
-        held, self._held[k] = self._held[k], None
-        if isinstance(held, Path):
-            held.unlink()
-
-    def _written(self, k: int, tensor: Tensor) -> Path:
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="raylab-activations-", dir=self._budget.folder))
-            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)  # at the latest when Python ends
-        path = self._folder / f"{k}.pt"
-        torch.save(tensor.cpu(), path)
-        return path
+        pairs = zip(self._held, self._place, strict=True)
+        return sum(held.nbytes for held, place in pairs if held is not None and place == where)
 
 
-def _place(held: Tensor | Path) -> str:
-    if isinstance(held, Path):
-        return "disk"
-    return "host" if held.device.type == "cpu" else "gpu"
+def _on_disk(tensor: Tensor, folder: str | None) -> Tensor:
+    """A copy in the memory map of a file that has lost its name already.
 
-
-def _size(held: Tensor | Path) -> int:
-    return held.stat().st_size if isinstance(held, Path) else held.nbytes
+    The space is free again when the tensor is gone, or the process, even where it is killed, as Ray ends its workers.
+    """
+    with tempfile.NamedTemporaryFile(prefix="raylab-activations-", dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and not the end of the process later on
+            os.posix_fallocate(file.fileno(), 0, tensor.nbytes)
+        mapped = torch.from_file(file.name, shared=True, size=tensor.numel(), dtype=tensor.dtype)
+    like = torch.empty_like(tensor, device="meta")  # as dense: an expanded tensor has entries in one place
+    return mapped.as_strided(like.shape, like.stride()).copy_(tensor)

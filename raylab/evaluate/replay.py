@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from raylab.evaluate.anatomy import Anatomy, Cut, module_by_module
+from raylab.evaluate.anatomy import Anatomy, Cut
+from raylab.evaluate.modules import module_by_module
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +100,11 @@ class Replay:
     def _run(self, inputs: Tensor, crossing: Tensor | None) -> Any:
         self._samples, self._crossing = len(inputs), crossing
         self._calls.clear()
-        with module_by_module():
-            return self._model(inputs)
+        try:
+            with module_by_module():
+                return self._model(inputs)
+        finally:
+            self._crossing = None  # the walk decides how long activations are kept
 
     @contextmanager
     def taken_up(self, cut: Cut | None) -> Iterator[None]:

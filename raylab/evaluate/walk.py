@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from raylab.evaluate.anatomy import Cut, examine
+from raylab.evaluate.anatomy import Anatomy, Cut, examine
 from raylab.evaluate.boundary import Boundary, Budget
 from raylab.evaluate.replay import Replay
 from raylab.evaluate.score import NOTHING, Evaluation, score
@@ -68,7 +68,7 @@ class PrefixWalk:
         self._budget = budget or Budget()
         sample = self._prepared(slice(0, WATCHED))
         self._blank = torch.full_like(sample[:1], nan if sample.is_floating_point() else 0)
-        self.anatomy = examine(self.model, torch.cat([sample] * WATCHED)[:WATCHED])
+        self.anatomy = _anatomy(self.model, sample)
         self._replay = Replay(self.model, self.anatomy)
         self.rewind()
 
@@ -95,10 +95,14 @@ class PrefixWalk:
         if target == here:
             return
         start, stop = self._cut, self.anatomy.cuts[target]
-        with self._replay.remembering(start, stop), self._replay.taken_up(start):
-            for k in range(len(self._batches)):  # a batch at a time: one boundary in memory
-                pieces = list(self._pieces(k, lambda x, c, _: self._replay.output(stop.module, x, c, stop.leaf)))
-                self._boundary[k] = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+        try:
+            with self._replay.remembering(start, stop), self._replay.taken_up(start):
+                for k in range(len(self._batches)):  # a batch at a time: one boundary in memory
+                    pieces = list(self._pieces(k, lambda x, c, _: self._replay.output(stop.module, x, c, stop.leaf)))
+                    self._boundary[k] = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+        except BaseException:
+            self.rewind()  # some batches are at one cut and some at the other
+            raise
         self.position = target
 
     def evaluate(self, watch: Watch | None = None) -> Evaluation:
@@ -199,6 +203,11 @@ class PrefixWalk:
         finally:
             hook.remove()
         observe(k, torch.cat(seen) if len(seen) > 1 else seen[0])
+
+
+def _anatomy(model: nn.Module, sample: Tensor) -> Anatomy:
+    found = examine(model, torch.cat([sample] * WATCHED)[:WATCHED])
+    return found.agreed(examine(model, torch.cat([sample] * (WATCHED + 1))[: WATCHED + 1])) if found.doubtful else found
 
 
 def _repeated(batch: Any, copies: int) -> Any:

@@ -41,7 +41,7 @@ def _walk(experiment: PerturbPretrained) -> LayerWalk:
         *(experiment.batch_size, experiment.precision, dataclasses.astuple(experiment.activations)),
     )
     if getattr(_held, "key", None) != key:
-        _held.walk = None  # before there is another
+        _held.walk = _held.key = None  # before there is another, which may come to nothing
         _held.walk, _held.key = _begin(experiment), key
     return _held.walk
 
@@ -64,9 +64,8 @@ def _begin(experiment: PerturbPretrained) -> LayerWalk:
 
 
 def _prefix_walk(experiment: PerturbPretrained, device: str, precision: str) -> PrefixWalk:
-    """The model and its data in a precision. torch's default for convolutions is TensorFloat-32: here only if asked."""
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    """The model and its data in a precision."""
+    _multiply_in(precision)
     data, dtype = experiment.data, DTYPES[precision]
     module = experiment.network.module(device, dtype)
     if device == "cpu":
@@ -79,6 +78,12 @@ def _prefix_walk(experiment: PerturbPretrained, device: str, precision: str) -> 
         _prepare(data, device, dtype or torch.float32),
         experiment.activations,
     )
+
+
+def _multiply_in(precision: str) -> None:
+    """torch's default for convolutions is TensorFloat-32: here only if asked. The switches are the process's."""
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 def _prepare(data: EvaluationData, device: str, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
@@ -115,9 +120,10 @@ def _error(experiment: PerturbPretrained, device: str, evaluation: Evaluation) -
     """What a lower precision costs: the loss of the model as it is, less that in float32."""
     if experiment.precision == "float32":
         return {}
-    exact = _prefix_walk(experiment, device, "float32").evaluate()
-    torch.set_float32_matmul_precision("high" if experiment.precision == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = experiment.precision == "tf32"
+    try:
+        exact = _prefix_walk(experiment, device, "float32").evaluate()
+    finally:
+        _multiply_in(experiment.precision)
     return {"loss_error": evaluation.loss - exact.loss}
 
 

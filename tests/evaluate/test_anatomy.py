@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from raylab.evaluate import PrefixWalk
-from raylab.evaluate.anatomy import examine, module_by_module
+from raylab.evaluate.anatomy import examine
+from raylab.evaluate.modules import module_by_module
 from tests.evaluate.whole_passes import depths, shaken, visible, walked, whole
 
 WIDTH, CLASSES = 6, 4

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from raylab.data import digits
 from raylab.evaluate import PrefixWalk
+from raylab.evaluate.boundary import Boundary
 from raylab.models.fcn import FCN
 from raylab.perturb import perturbed
 from tests.evaluate.whole_passes import whole
@@ -245,3 +246,50 @@ def test_one_sample_is_enough():
     walk = PrefixWalk(model, X[:1], Y[:1])
     walk.advance_to(["fc4.weight"])
     assert walk.evaluate() == whole(model, X[:1], Y[:1], 1)
+
+
+class LastStates(nn.Module):
+    """Classifies by the last state of the upper of two recurrent layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(5, 6, num_layers=2, batch_first=True)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, (states, _) = self.rnn(x)
+        return self.head(states[-1])
+
+
+def test_two_layers_of_states_are_not_taken_for_two_samples():
+    torch.manual_seed(0)
+    model, x, y = LastStates(), torch.randn(7, 4, 5), torch.arange(7) % 3
+    walk = PrefixWalk(model, x, y, 3)  # the last batch has a single sample
+    walk.advance_to(["head.weight"])
+    assert walk.evaluate() == whole(model, x, y, 3)
+
+
+def test_maps_of_two_by_two_pixels_are_no_reason_not_to_cut():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 1, 1), nn.Flatten(), nn.Linear(16, 2))
+    walk = PrefixWalk(model, torch.randn(5, 3, 4, 4), torch.arange(5) % 2, 5)
+    assert walk.depth(["1.weight"]) == 0 and walk.capacity(["1.weight"]) == 1
+    assert {"0.weight", "1.weight", "3.weight"} <= walk.anatomy.contained
+
+
+def test_an_advance_that_fails_half_way_leaves_no_mixture_behind(monkeypatch):
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(4)))
+    x, y = torch.randn(9, 4), torch.arange(9) % 4
+    walk = PrefixWalk(model, x, y, 3)
+    walk.advance_to(["1.0.weight"])
+    with monkeypatch.context() as full:
+        keep = Boundary.__setitem__
+        full.setattr(Boundary, "__setitem__", lambda self, k, x: keep(self, k, x) if k < 2 else _no_space())
+        with pytest.raises(OSError, match="no space"):
+            walk.advance_to(["3.0.weight"])
+    assert walk.evaluate() == whole(model, x, y, 3)
+    walk.advance_to(["2.0.weight"])
+    assert walk.evaluate() == whole(model, x, y, 3)
+
+
+def _no_space() -> None:
+    raise OSError("no space")

@@ -188,6 +188,16 @@ def test_a_worker_that_goes_on_with_another_experiment_begins_anew(place):
         assert {r.status for r in found} == {"ok"} and {r.trial.layer for r in found} == {None, layer}
 
 
+def test_a_worker_goes_on_after_an_experiment_that_could_not_begin(place, language, monkeypatch):
+    experiment, other = language[0], gpt2(place, "batch_size=1", "layers=[*h.0.mlp.c_fc]")
+    before = results(experiment, experiment.trials()[:2])
+    with monkeypatch.context() as broken:
+        broken.setattr(pretrained, "_prefix_walk", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            results(other)
+    assert same(results(experiment, experiment.trials()[:2]), before)
+
+
 def test_of_a_fused_projection_the_queries_alone(place):
     experiment = gpt2(place, "spectral.split=true", "layers=[transformer.h.0.attn.c_attn*]", "draws=1")
     assert len(experiment.layers) == 3

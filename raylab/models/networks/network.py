@@ -83,14 +83,16 @@ def _taken_apart(model: nn.Module) -> tuple[nn.Module, dict[str, Array]]:
     import torch
 
     memo: dict[int, Any] = {}
+    arrays: dict[int, Array] = {}  # one of each tensor, however many names it has: Ray keeps each object once
     tensors: dict[str, Array] = {}
     for slot in ("_parameters", "_buffers"):
         for _, _, name, tensor in _slots(model, slot):
-            array = to_numpy(tensor)
-            tensors[name] = array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
             if id(tensor) not in memo:
+                array = to_numpy(tensor)
+                arrays[id(tensor)] = array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
                 empty = torch.empty_like(tensor.data, device="meta")
                 memo[id(tensor)] = torch.nn.Parameter(empty, requires_grad=False) if slot == "_parameters" else empty
+            tensors[name] = arrays[id(tensor)]
     return copy.deepcopy(model, memo), tensors
 
 

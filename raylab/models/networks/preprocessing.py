@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+PILLOW = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # its numbers of filters
+WARPED = 384  # pixels from which on ConvNeXt's processor crops nothing
+
 
 def preprocessing(model: Any, architecture: str, folder: Path | None) -> dict[str, Any] | None:
     """How the images have to be prepared, as a data config of timm's."""
@@ -41,13 +44,26 @@ def _torchvision_preprocessing(name: str) -> dict[str, Any]:
 
 
 def _transformers_preprocessing(config: Mapping[str, Any]) -> dict[str, Any]:
-    size = config.get("crop_size") or config.get("size") or 224
-    side = size if isinstance(size, int) else size.get("height") or size.get("shortest_edge")
+    size, share = config.get("size") or 224, config.get("crop_pct")
+    resized = _sides(size)
+    cropped = _sides(config["crop_size"]) if config.get("do_center_crop") and config.get("crop_size") else resized
+    squash = isinstance(size, int) or "shortest_edge" not in size
+    if share and not config.get("crop_size") and resized[0] >= WARPED:
+        squash, share = True, None
+    normalised = config.get("do_normalize", True)
     return {
-        "input_size": (3, side, side),
-        "interpolation": {0: "nearest", 2: "bilinear", 3: "bicubic"}.get(config.get("resample", 2), "bilinear"),
-        "crop_pct": 1.0,
-        "crop_mode": "squash",
-        "mean": tuple(config.get("image_mean", (0.5, 0.5, 0.5))),
-        "std": tuple(config.get("image_std", (0.5, 0.5, 0.5))),
+        "input_size": (3, *cropped),
+        "interpolation": PILLOW[config.get("resample", 2)],
+        "crop_pct": (cropped[0] / resized[0] if resized[0] else 1.0) * (share or 1.0),
+        "crop_mode": "squash" if squash else "center",
+        "mean": tuple(config.get("image_mean", (0.5, 0.5, 0.5))) if normalised else (),
+        "std": tuple(config.get("image_std", (0.5, 0.5, 0.5))) if normalised else (),
     }
+
+
+def _sides(size: Any) -> tuple[Any, Any]:
+    """Height and width; None for those that a configuration does not say so that we know them."""
+    if isinstance(size, int):
+        return size, size
+    edge = size.get("shortest_edge")
+    return size.get("height", edge), size.get("width", edge)

@@ -227,6 +227,11 @@ def test_theta_0_goes_by_the_names_of_the_model(tmp_path):
         assert not np.array_equal(network.tensors[name], network.initial[name]) or parameter.ndim < 2
 
 
+def test_a_tied_tensor_is_one_array_which_ray_keeps_once():
+    network = of_module("tied", language_model(), None)
+    assert network.tensors["lm_head.weight"] is network.tensors["transformer.wte.weight"]
+
+
 def test_theta_0_of_a_language_model_has_its_tied_head(tmp_path):
     language_model().save_pretrained(tmp_path / "trained")
     language_model().save_pretrained(tmp_path / "initial")
