@@ -164,11 +164,12 @@ class Trial:
     seed: int
     metrics: str  # digest of the metrics, their options and version
     own_code: str = ""  # digest of the code outside raylab that is run: perturbations, metrics, model, data
+    protocol: str = ""  # digest of how it is perturbed and evaluated, where that is a choice: precision, biases, laws
 
     @property
     def id(self) -> str:
-        """Digest of every field, 24 hex characters."""
-        return digest(asdict(self))
+        """Digest of every field, 24 hex characters; of `protocol` where there is a choice."""
+        return digest({name: value for name, value in asdict(self).items() if name != "protocol" or value})
 
     def rng(self, purpose: str = "") -> np.random.Generator:
         """The trial's own generator: the same numbers whatever the order, the node or the number of workers.

@@ -81,7 +81,7 @@ class PerturbPretrained:
             "metrics": self.metrics_version,
             "data": self.data.revision,
             "model": self.network.digest,
-            "evaluation": EVALUATION_VERSION,
+            "evaluation": self._protocol,
             **{f"code of {module}": version for module, version in self.own_code.items()},
         }
 
@@ -105,9 +105,16 @@ class PerturbPretrained:
             seed=self.seed,
             metrics=self.metrics_version,
             own_code=digest(dict(self.own_code)) if self.own_code else "",
+            protocol=self._protocol,
         )
         names = [parameters.layer.name for parameters in self.layers]
         return [whole, *trials_of_layers(whole, names, list(self.perturbations), self.draws)]
+
+    @property
+    def _protocol(self) -> str:
+        """Digest of what else changes an answer: rows of several folders may be read together."""
+        laws = {name: str(law) for name, law in self.laws.items()}
+        return digest([EVALUATION_VERSION, self.precision, self.biases, laws])
 
     def work(self, pending: Sequence[Trial]) -> dict[str, str]:
         """The model, the data, and how many passes over them."""

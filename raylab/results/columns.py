@@ -48,6 +48,10 @@ IDENTITY = _group(
         str,
         "digest of the code outside raylab that was run (perturbations, metrics, model, data); empty if none",
     ),
+    protocol=(
+        str,
+        "digest of how it was perturbed and evaluated, where that is a choice (precision, biases, laws); else empty",
+    ),
 )
 LAYER = _group(
     "layer",

@@ -73,9 +73,18 @@ def of_module(name: str, model: Any, anew: Callable[[], Any] | None, **known: An
     skeleton, tensors = _taken_apart(model)
     # Of buffers too, unlike that of a model whose weights alone are measured: they have a say in what it gives.
     known["digest"] = known.get("digest") or digests.of_tensors(tensors.items())
+    known["digest"] = digest([known["digest"], _described(model)])
     if known.get("initial"):
         known["digest"] = digest([known["digest"], digests.of_tensors(known["initial"].items())])
     return Network(name=name, skeleton=skeleton, tensors=tensors, anew=anew, **known)
+
+
+def _described(model: nn.Module) -> str:
+    """The architecture in words: the same weights with another activation are another model."""
+    config: Any = getattr(model, "config", None)
+    kept = config.to_dict() if hasattr(config, "to_dict") else {}
+    incidental = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures")
+    return f"{model}{sorted((key, str(value)) for key, value in kept.items() if key not in incidental)}"
 
 
 def _taken_apart(model: nn.Module) -> tuple[nn.Module, dict[str, Array]]:

@@ -21,7 +21,7 @@ from raylab.models.sources.source import Source
 from raylab.types import Array
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 ARCHITECTURES = "give model.architecture=timm/NAME, torchvision/NAME or transformers/TYPE"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "tokenizer_config.json")
@@ -46,46 +46,57 @@ def open_network(
     """
     if not source and not architecture:
         raise UserError("A model to evaluate is needed: give model.source=PATH_OR_NAME.")
-    opened = _opened(source, architecture, dict(settings or {}), pretrained, download)
-    folder = _folder(source, pretrained)
+    folder = _folder(source, pretrained, download)
+    opened = _opened(source, architecture, folder, dict(settings or {}), pretrained, download)
+    built_as = _built_as(source, architecture, folder)
     return of_module(
         opened.name,
         opened.model,
-        anew=_anew(opened.model, architecture or source or "", folder),
+        anew=_anew(opened.model, built_as, folder),
         origin=opened.origin,
         digest=opened.digest if folder is not None and pretrained else None,
         initial=_initial(initial, opened.model, download),
-        preprocessing=preprocessing(opened.model, architecture or source or "", folder),
+        preprocessing=preprocessing(opened.model, built_as, folder),
         tokenizer=_tokenizer(source, folder),
         download=download,
     )
 
 
-def _folder(source: str | None, pretrained: bool) -> Path | None:
+def _folder(source: str | None, pretrained: bool, download: bool) -> Path | None:
     """Where the source lies, if it lies anywhere: random weights need no file, but may take what is beside them."""
     if not source:
         return None
     try:
-        return place_of(source)
+        return place_of(source, download)
     except UserError:
         if pretrained:
             raise
         return None
 
 
+def _built_as(source: str | None, architecture: str | None, folder: Path | None) -> str:
+    """What says how the model is built: the source where it does, else the architecture that was named."""
+    says_itself = source and (libraries.is_named(source) or (folder is not None and _kind_of_folder(folder)))
+    return (source if says_itself else architecture or source) or ""
+
+
 def _opened(
-    source: str | None, architecture: str | None, settings: dict[str, Any], pretrained: bool, download: bool
+    source: str | None,
+    architecture: str | None,
+    folder: Path | None,
+    settings: dict[str, Any],
+    pretrained: bool,
+    download: bool,
 ) -> Source:
     if architecture is not None and not libraries.is_named(architecture):
         raise UserError(f"model.architecture={architecture} is not known: {ARCHITECTURES}.")
     if not pretrained or source is None:
-        return _random(architecture or source or "", settings, download)
+        return _random(_built_as(source, architecture, folder), settings, download)
     if libraries.is_named(source):
         if source.startswith("transformers/"):
             return libraries.open_transformers(source.partition("/")[2], pretrained, settings, with_head=True)
         return open_model(source, download=download)
     weights = open_model(source, download=download)
-    folder = place_of(source)
     if folder is not None and (kind := _kind_of_folder(folder)):
         make = functools.partial(_of_folder, folder, kind)
         model = libraries.built(weights.name, weights.origin, make, pretrained=True).model
@@ -166,11 +177,22 @@ def _fill(model: nn.Module, weights: Source, architecture: str) -> None:
 
     state = {name: torch.from_numpy(np.array(array)) for name, array in _arrays(weights.model).items()}
     try:
-        model.load_state_dict(state)
+        model.load_state_dict({**_tied(model, state), **state})
     except RuntimeError as error:
+        said = " ".join(str(error).partition(":")[2].split())[:160]
         raise UserError(
-            f"{weights.origin} does not fit {architecture}: {' '.join(str(error).split())[:200]}"
+            f"{weights.origin} does not fit {architecture} ({said} ...): give the folder with its config.json, another "
+            "model.architecture, or the model.settings in which it differs."
         ) from error
+
+
+def _tied(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that a file leaves out because it has them under another name: a head tied to its embedding."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    there = {name: other for same in names.values() for name in same for other in same if other in state}
+    return {name: state[other] for name, other in there.items() if name not in state}
 
 
 def _arrays(held: Any) -> dict[str, Array]:
