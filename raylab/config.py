@@ -197,6 +197,7 @@ def _check(config: Config) -> None:
     if config.seed < 0:
         raise UserError(f"seed={config.seed} must not be negative.")
     _check_cluster(config.cluster)
+    _check_activations(config.activations)
     choices = {
         "cluster.backend": (config.cluster.backend, ("ray", "threads", "inline")),
         "precision": (config.precision, ("float32", "tf32", "bfloat16", "float16")),
@@ -206,6 +207,14 @@ def _check(config: Config) -> None:
     for key, (value, known) in choices.items():
         if value not in known:
             raise UserError(f"{key}={value} is not known.{suggest(value, known)}")
+
+
+def _check_activations(budget: Budget) -> None:
+    for key in ("gpu_gb", "host_gb"):
+        if getattr(budget, key) < 0:
+            raise UserError(f"activations.{key}={getattr(budget, key):g} must be at least 0.")
+    if budget.folder is not None and not Path(budget.folder).is_dir():
+        raise UserError(f"activations.folder={budget.folder} is no folder: make it, or leave it out.")
 
 
 def _check_cluster(cluster: ClusterConfig) -> None:

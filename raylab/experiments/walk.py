@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 
@@ -77,7 +78,7 @@ class LayerWalk:
             elif trial.layer is not None:
                 by_layer.setdefault(trial.layer, []).append(trial)
         for name in sorted(by_layer, key=lambda name: self._walk.depth(self._layers[name].names)):
-            yield from self._perturbed(self._layers[name], by_layer[name])
+            yield from self._of_layer(self._layers[name], by_layer[name])
 
     @functools.cached_property
     def _baseline(self) -> Evaluation:
@@ -94,17 +95,28 @@ class LayerWalk:
         trained = self._weights(parameters)["weight"].trained
         return Outcome(TrialResult(trial, "ok", self._values(self._baseline, parameters)), parameters.layer, trained)
 
-    def _perturbed(self, parameters: LayerParameters, trials: Sequence[Trial]) -> Iterator[Outcome]:
-        """The trials of one layer, as many at once as pays."""
-        if self._walk.depth(parameters.names) < self._walk.depth_reached:
-            self._walk.rewind()
-        self._walk.advance_to(parameters.names)
-        weights = self._weights(parameters)
+    def _of_layer(self, parameters: LayerParameters, trials: Sequence[Trial]) -> Iterator[Outcome]:
+        """The trials of one layer. One that cannot be reached fails its own trials and no other layer's."""
+        try:
+            if self._walk.depth(parameters.names) < self._walk.depth_reached:
+                self._walk.rewind()
+            self._walk.advance_to(parameters.names)
+            weights = self._weights(parameters)
+            originals = list(self._walk.outputs(parameters.layer.name)) if self._similarity else []
+        except Exception:
+            error = traceback.format_exc()
+            yield from (Outcome(TrialResult(trial, "failed", {}, error=error)) for trial in trials)
+            return
         if self._similarity:
-            originals = list(self._walk.outputs(parameters.layer.name))
             for trial in trials:
                 yield attempt(trial, lambda t=trial: self._compared(t, parameters, weights, originals))
-            return
+        else:
+            yield from self._perturbed(parameters, trials, weights)
+
+    def _perturbed(
+        self, parameters: LayerParameters, trials: Sequence[Trial], weights: Mapping[str, LayerWeights]
+    ) -> Iterator[Outcome]:
+        """As many at once as pays."""
         together = self._walk.capacity(parameters.names)
         for some in (trials[k : k + together] for k in range(0, len(trials), together)):
             known = self._together(some, parameters, weights)

@@ -176,6 +176,8 @@ def _about_one(results: pa.Table, target: Target) -> list[str]:
     said = _range(left, condition, target)
     if not (np.isfinite(whole) and left):
         return said
+    if target.cost(whole, target.critical_limit(whole)) <= target.robust:
+        return [*said, "The model is too near to chance for its layers to be called robust or critical."]
     by_cost = sorted(left, key=lambda layer: target.cost(whole, left[layer]))
     robust = [layer for layer in by_cost if target.cost(whole, left[layer]) <= target.robust]
     critical = [layer for layer in reversed(by_cost) if target.is_critical(whole, left[layer])]

@@ -21,7 +21,7 @@ KEPT = (
     "M", "perturbation", "draw", "status",
 )  # fmt: skip
 # A row and what it is compared with are of one model, evaluated on the same data, measured in the same way.
-SAME = (*frame.MODEL, "data", "metrics")
+SAME = (*frame.MODEL, "data", "metrics", "protocol")
 EVALUATED = ("accuracy", "top5", "loss", "perplexity")  # less that of the unperturbed model
 MEASURED = ("spectral", "fit", "own")  # groups of columns; less that of the unperturbed layer
 
