@@ -154,7 +154,7 @@ def protocol(run: Run, whole: pa.Table) -> str:
     """The data and how they were evaluated, as one text."""
     named = run.info.get("config", {}).get("data", {})
     count = frame.mean_over_models(whole, "num_samples").mean
-    said = [str(named.get("name") or named.get("hub_id") or "data")]
+    said = [str(named.get("name") or named.get("hub_id") or named.get("_target_", "data").split(".")[-2:][0])]
     said += [f"{count:,.0f} {'tokens' if run.target is targets.LOSS else 'images'}"] if np.isfinite(count) else []
     for name in PROTOCOL:
         values = [value for value in dict.fromkeys(frame.texts(whole, name)) if value]

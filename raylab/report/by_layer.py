@@ -64,7 +64,9 @@ def plain_log(axis: object) -> None:
     """Plain numbers on a logarithmic axis of any range."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))  # pyright: ignore[reportAttributeAccessIssue]
+    low, high = axis.get_view_interval()
+    subs = (1, 2, 5) if 0 < high < 1000 * low else (1,)  # beyond three decades there is room for powers of ten alone
+    axis.set_major_locator(LogLocator(subs=subs, numticks=6))  # pyright: ignore[reportAttributeAccessIssue]
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))  # pyright: ignore[reportAttributeAccessIssue]
     axis.set_minor_formatter(NullFormatter())  # pyright: ignore[reportAttributeAccessIssue]
 
