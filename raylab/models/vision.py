@@ -102,7 +102,7 @@ def cifar_resnet(
     network, and where trained weights are wanted without a file.
     """
     if pretrained and source is None:
-        raise UserError("A trained CIFAR ResNet needs source=FILE; for a random one give pretrained=False.")
+        raise UserError("A trained CIFAR ResNet needs its file: give model.source=FILE, or model.pretrained=false.")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model = CifarResNet(depth, classes)
@@ -120,7 +120,9 @@ def _fitting(path: Path, model: CifarResNet) -> dict[str, Tensor]:
     wrong = next((name for name in {**own, **found} if own.get(name) != found.get(name)), None)
     if wrong is not None:
         shapes = f"{found.get(wrong, 'missing')} in the file, {own.get(wrong, 'missing')} in the network"
-        raise UserError(f"{path} is of another network than depth {model.depth} makes: '{wrong}' is {shapes}.")
+        raise UserError(
+            f"{path} is of another network than depth {model.depth} makes ('{wrong}' is {shapes}): give model.depth=N."
+        )
     return {name: _as_tensor(tensor) for name, tensor in stored.items()}
 
 

@@ -136,6 +136,6 @@ def test_what_does_not_fit_is_refused_in_one_line(shared, tmp_path):
     assert "'layer1.3.conv1.weight' is missing in the file" in refusal(56, folder / FILES[20])
     assert "'linear.weight' is (10, 64) in the file, (100, 64)" in refusal(20, folder / FILES[20], classes=100)
     assert "There is no file" in refusal(20, tmp_path / "none.th")
-    assert "needs source=FILE" in refusal(20)
+    assert "give model.source=FILE" in refusal(20)
     for depth in (2, 18, 51, -4):
         assert f"depth {depth}: give 6n + 2" in refusal(depth, pretrained=False)
