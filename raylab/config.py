@@ -198,6 +198,10 @@ def _check(config: Config) -> None:
         raise UserError(f"seed={config.seed} must not be negative.")
     _check_cluster(config.cluster)
     _check_activations(config.activations)
+    if config.precision == "tf32" and config.cluster.backend == "threads":
+        raise UserError(
+            "precision=tf32 is for a whole process, which cluster=threads shares: leave out one of them."
+        )
     choices = {
         "cluster.backend": (config.cluster.backend, ("ray", "threads", "inline")),
         "precision": (config.precision, ("float32", "tf32", "bfloat16", "float16")),

@@ -316,3 +316,23 @@ def test_random_weights_of_a_model_whose_trained_ones_are_not_at_hand():
     )
     assert network.skeleton.config.n_layer == 2
     assert network.tokenizer is None or network.tokenizer == "openai-community/gpt2-large"
+
+
+def test_a_named_model_is_built_as_itself_whatever_the_architecture_beside_it():
+    network = open_network("timm/resnet10t", architecture="transformers/gpt2", pretrained=False)
+    assert type(network.skeleton).__name__ == "ResNet"
+    assert network.anew is not None and type(network.anew()).__name__ == "ResNet"
+
+
+def test_another_activation_is_another_model(tmp_path):
+    import transformers
+
+    settings = {"n_layer": 1, "n_embd": 8, "n_head": 2, "vocab_size": 11}
+    digests = set()
+    for activation in ("gelu_new", "relu"):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**settings, activation_function=activation))
+        model.save_pretrained(tmp_path / activation)
+        digests.add(open_network(str(tmp_path / activation)).digest)
+    assert len(digests) == 2
