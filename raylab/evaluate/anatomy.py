@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -103,6 +104,7 @@ class _Trace(TorchDispatchMode):
         self.doubtful = False
         self._open: list[_Call] = []
         self._number: dict[int, int] = {}
+        self._seen: list[StorageWeakRef] = []  # while it is kept no other storage comes to lie where this one lay
         self._count = 0
         self.input = self._new(inputs)
         self.tainted = {self.input}
@@ -116,7 +118,9 @@ class _Trace(TorchDispatchMode):
 
     def _new(self, tensor: Tensor) -> int:
         self._count += 1
-        self._number[tensor.untyped_storage()._cdata] = self._count
+        storage = tensor.untyped_storage()
+        self._number[storage._cdata] = self._count
+        self._seen.append(StorageWeakRef(storage))
         return self._count
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -157,9 +157,9 @@ def test_a_perturbation_whose_code_was_edited_is_another_study(tmp_path):
 
 
 def test_a_model_that_training_would_take_for_another_is_refused(tmp_path):
-    lines = ["import torch", "from raylab.models.fcn import FCN", "class Tanh(FCN):"]
-    lines += ["    @property", "    def stages(self):"]
-    lines += ["        return [torch.tanh if stage is torch.relu else stage for stage in super().stages]", ""]
+    lines = ["import torch", "from raylab.models.fcn import FCN", "class Tanh(FCN):", "    def forward(self, x):"]
+    lines += ["        for name in self.layer_names[:-1]:", "            x = torch.tanh(getattr(self, name)(x))"]
+    lines += ["        return getattr(self, self.layer_names[-1])(x)", ""]
     write_lab(tmp_path, tanh="\n".join(lines))
     code, _, err = run(tmp_path, *TINY, "model._target_=my_lab.Tanh")
     assert code == 2 and "not a ReLU network" in err
