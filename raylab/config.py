@@ -199,9 +199,7 @@ def _check(config: Config) -> None:
     _check_cluster(config.cluster)
     _check_activations(config.activations)
     if config.precision == "tf32" and config.cluster.backend == "threads":
-        raise UserError(
-            "precision=tf32 is for a whole process, which cluster=threads shares: leave out one of them."
-        )
+        raise UserError("precision=tf32 is for a whole process, which cluster=threads shares: leave out one of them.")
     choices = {
         "cluster.backend": (config.cluster.backend, ("ray", "threads", "inline")),
         "precision": (config.precision, ("float32", "tf32", "bfloat16", "float16")),

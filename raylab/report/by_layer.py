@@ -19,6 +19,7 @@ from raylab.types import ORIGINAL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 FEW_LAYERS = 12  # up to which each layer has its own tick
 MANY = 300  # points of a panel beyond which they are drawn as pixels: an SVG of them would be megabytes
@@ -60,15 +61,15 @@ def target_axis(ax: Axes, target: Target, values: NDArray[np.float64]) -> None:
         ax.set_ylabel(f"{target.column} [{target.unit}, log scale]")
 
 
-def plain_log(axis: object) -> None:
+def plain_log(axis: Axis) -> None:
     """Plain numbers on a logarithmic axis of any range."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     low, high = axis.get_view_interval()
     subs = (1, 2, 5) if 0 < high < 1000 * low else (1,)  # beyond three decades there is room for powers of ten alone
-    axis.set_major_locator(LogLocator(subs=subs, numticks=6))  # pyright: ignore[reportAttributeAccessIssue]
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))  # pyright: ignore[reportAttributeAccessIssue]
-    axis.set_minor_formatter(NullFormatter())  # pyright: ignore[reportAttributeAccessIssue]
+    axis.set_major_locator(LogLocator(subs=subs, numticks=6))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 # -- few layers --------------------------------------------------------------------------------------------------------
