@@ -291,31 +291,8 @@ def write(folder: Path, two: list[dict[str, Any]], three: list[dict[str, Any]]) 
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows, text in (("table_2", two, as_text_2(two)), ("table_3", three, as_text_3(three))):
         (folder / f"{name}.md").write_text(text.markdown(), encoding="utf-8")
-        (folder / f"{name}.tex").write_text(latex(text), encoding="utf-8")
+        (folder / f"{name}.tex").write_text(text.latex(), encoding="utf-8")
         pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
-
-
-def latex(table: TextTable) -> str:
-    """A tabular with booktabs' rules."""
-    columns = "".join("l" if at in table.texts else "r" for at in range(len(table.header)))
-    head, *lines = (" & ".join(map(escaped, line)) + r" \\" for line in (table.header, *table.rows))
-    body = [
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        head,
-        r"\midrule",
-        *lines,
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    return "\n".join(body) + "\n"
-
-
-def escaped(text: str) -> str:
-    """Text with LaTeX's own characters made harmless."""
-    for plain, written in (("\\", r"\textbackslash "), ("±", r"$\pm$"), ("–", "--"), *((c, rf"\{c}") for c in "%_&#")):
-        text = text.replace(plain, written)
-    return text
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from raylab.evaluate import Evaluation, PrefixWalk
-from raylab.layers import LayerParameters, find_layers, parameters_of, weights
+from raylab.layers import LayerParameters, find_layers, parameters_of
 from raylab.models.fcn import FCN
 from raylab.models.kernels import take_the_fast_road
 from raylab.models.networks import open_network
@@ -40,9 +40,7 @@ class Case:
     batch_size: int
 
     def layers(self) -> list[LayerParameters]:
-        found, tensors = find_layers(self.model)[0], weights(self.model)
-        known = [parameters_of(self.model, tensors, layer) for layer in found]
-        return [parameters for parameters in known if parameters is not None]
+        return list(filter(None, parameters_of(self.model, find_layers(self.model)[0])))
 
     def walk(self) -> PrefixWalk:
         return PrefixWalk(self.model, self.x, self.y, self.batch_size)

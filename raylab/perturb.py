@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PERTURBATIONS: Registry[Perturbation] = Registry("perturbation")
 DETERMINISTIC = frozenset({ORIGINAL, "reinit"})  # every draw of these is the same: one is enough
+NEED_THETA_0 = frozenset({"reinit", "reinit_signs"})
+NEED_NO_LAW = frozenset({ORIGINAL, "reinit", "permute"})  # they draw nothing afresh
 
 
 @PERTURBATIONS.register(ORIGINAL)

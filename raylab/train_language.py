@@ -27,9 +27,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raylab.errors import UserError
+from raylab.errors import UserError, first_line
 from raylab.models.gpt2 import PRECISIONS, adamw, backward, loss_of, new_gpt2
-from raylab.models.sources.naming import first_line
 from raylab.types import generator
 
 BETAS, CLIP = (0.9, 0.95), 1.0  # of AdamW; of the norm of the gradient

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from raylab.types import Array, Value
 
+IGNORED = -100  # a label that is not scored, as in torch and transformers: padding of a text, overlaps of its windows
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationData:
@@ -19,7 +21,7 @@ class EvaluationData:
     name: str  # "imagenet-1k validation", "wikitext-103 test"
     task: Literal["image", "text"]
     x: Array  # (samples, 3, height, width) uint8, or (windows, context) int32 token ids; (samples, ...) float32 as is
-    y: NDArray[np.int64]  # (samples,) classes, or (windows, context) the token that follows each; -100: not scored
+    y: NDArray[np.int64]  # (samples,) classes, or (windows, context) the token that follows each; IGNORED: not scored
     mean: tuple[float, ...] = ()  # of x/255 by channel; empty where nothing is normalised
     std: tuple[float, ...] = ()
     revision: str = ""  # digest of the raw content and of what is done to it; part of a trial's identity

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from raylab.errors import UserError
+from raylab.errors import UserError, first_line
 
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "*.model", "special_tokens_map.json", "added_tokens.json")
 
@@ -73,9 +73,3 @@ def _snapshot(repository: str, kind: str, patterns: list[str], download: bool) -
         more = ", or data.download=true" if not download else ""
         raise UserError(f"{repository} is not in the local cache of the Hugging Face hub: give {give}{more}.")
     return folder
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception of a library says, cut to one line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from raylab.data.evaluation import EvaluationData
+from raylab.data.evaluation import IGNORED, EvaluationData
 from raylab.data.tokens import Tokens, tokenise
 from raylab.errors import UserError
 from raylab.types import digest
 
 NORMALISERS = ("token", "word")
-UNSCORED = -100  # as transformers and torch mark what is no target
 PADDING = 0  # on the right, where causal models do not look
 
 
@@ -56,7 +55,7 @@ def evaluation(
     if joining != "documents" and context > len(stream.ids):
         raise UserError(f"data.context={context} is more than the text's {len(stream.ids)} tokens: give a smaller one.")
     x, y = windows(stream, context, stride)
-    words = round(stream.words * int((y != UNSCORED).sum()) / len(stream.ids))
+    words = round(stream.words * int((y != IGNORED).sum()) / len(stream.ids))
     return EvaluationData(
         name=name,
         task="text",
@@ -96,7 +95,7 @@ def windows(stream: Tokens, context: int, stride: int) -> tuple[NDArray[np.int32
     if not places:
         raise UserError("The text has no token that follows another: give a longer one, or more data.tokens.")
     x = np.full((len(places), context), PADDING, np.int32)
-    y = np.full((len(places), context), UNSCORED, np.int64)
+    y = np.full((len(places), context), IGNORED, np.int64)
     for row, (begin, end, new) in enumerate(places):
         x[row, : end - begin] = stream.ids[begin:end]
         first = max(new - 1, begin)  # whose next token is the first that is scored

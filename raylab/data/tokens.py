@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from raylab.data import hub
 from raylab.data.cache import Allocate, cached
-from raylab.errors import UserError
+from raylab.errors import UserError, first_line
 from raylab.types import Array, digest
 
 VERSION = 1  # raised whenever the same text and tokenizer would give other numbers
@@ -93,6 +93,6 @@ def _reader(folder: Path) -> Any:
         return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the Rust library beneath raises nothing more special
         raise UserError(
-            f"{folder} holds no tokenizer that transformers can read ({hub.first_line(error)}): "
+            f"{folder} holds no tokenizer that transformers can read ({first_line(error)}): "
             "give data.tokenizer=FOLDER, one with tokenizer.json or a vocabulary."
         ) from error

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from raylab.data import hub, parquet, text
 from raylab.data.evaluation import EvaluationData
 from raylab.data.tokens import tokenise
-from raylab.errors import UserError
+from raylab.errors import UserError, first_line
 
 REPOSITORY = "Salesforce/wikitext"
 JOININGS = ("blank_lines", "raw", "documents")
@@ -115,7 +115,7 @@ def _lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").splitlines(keepends=True)
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text ({hub.first_line(error)}). {ADVICE}") from error
+        raise UserError(f"{path} cannot be read as UTF-8 text ({first_line(error)}). {ADVICE}") from error
 
 
 def _parquet_files(place: Path, config: str, split: str) -> list[Path]:

@@ -8,6 +8,7 @@ a few samples is recorded with the storages it reads and writes, and cuts follow
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -74,7 +75,6 @@ class _Call:
 
     module: str
     parent: _Call | None
-    start: int
     end: int = -1  # of a call that is not over: none
     made: set[int] = field(default_factory=set)  # storages, by the operations within
     output: Sequence[tuple[int, int]] = ()  # (place, storage) of the tensors it gives that have a row a sample
@@ -162,8 +162,7 @@ class _Trace(TorchDispatchMode):
                 hook.remove()
 
     def _begin(self, name: str, given: Any) -> None:
-        parent, by_rows = self._open[-1] if self._open else None, self._is_by_rows(given)
-        call = _Call(name, parent, len(self.operations), by_rows=by_rows)
+        call = _Call(name, self._open[-1] if self._open else None, by_rows=self._is_by_rows(given))
         self.calls.append(call)
         self._open.append(call)
 
@@ -231,11 +230,11 @@ def _storages(out: Any, trace: _Trace) -> set[int]:
 
 def _cuts(trace: _Trace, inputs: Tensor) -> Iterator[Cut]:
     last = {call.module: call.end for call in trace.calls}
-    times = [call.module for call in trace.calls]
+    times = Counter(call.module for call in trace.calls)
     # The samples of a text are a few numbers and can be handed in again; images would have to be kept for it.
     source = {trace.input} if inputs.is_floating_point() else set()
     for call in sorted(trace.calls, key=lambda call: call.end):
-        if not call.tainted or times.count(call.module) > 1:
+        if not call.tainted or times[call.module] > 1:
             continue
         later = trace.operations[call.end :]
         crossing = [(leaf, number) for leaf, number in call.output if _is_read(number, later, trace.returned)]

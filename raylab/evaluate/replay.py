@@ -111,7 +111,7 @@ class Replay:
         """Within the block passes begin at the cut (None: at the inputs). It must have been passed before."""
         with ExitStack() as stack:
             for name in cut.skipped if cut else ():
-                stub = self._entry(cut) if name == cut.module else self._stub(name)  # pyright: ignore
+                stub = self._entry(cut) if cut and name == cut.module else self._stub(name)
                 stack.enter_context(replaced_forward(self._model.get_submodule(name), stub))
             yield
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-IGNORED = -100  # a label that is not scored, torch's convention: padding of a text
+from raylab.data.evaluation import IGNORED
+
 BLOCK = 2**24  # logits whose logarithms are taken at once: of a language model the rest would cost a second copy
 
 

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from raylab.evaluate.anatomy import Anatomy, Cut, examine
-from raylab.evaluate.boundary import Boundary, Budget
+from raylab.evaluate.boundary import Boundary
 from raylab.evaluate.replay import Replay
 from raylab.evaluate.score import NOTHING, Evaluation, score
 from raylab.evaluate.stacked import stacked
 from raylab.models.kernels import as_tensor
 from raylab.perturb import perturbed
-from raylab.types import Array
+from raylab.types import Array, Budget
 
 WATCHED = 2  # samples of the pass that shows where a model can be cut
 Watch = tuple[str, Callable[[int, Tensor], None]]
@@ -98,8 +98,7 @@ class PrefixWalk:
         try:
             with self._replay.remembering(start, stop), self._replay.taken_up(start):
                 for k in range(len(self._batches)):  # a batch at a time: one boundary in memory
-                    pieces = list(self._pieces(k, lambda x, c, _: self._replay.output(stop.module, x, c, stop.leaf)))
-                    self._boundary[k] = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+                    self._boundary[k] = self._output(k, stop.module, stop.leaf)
         except BaseException:
             self.rewind()  # some batches are at one cut and some at the other
             raise
@@ -133,9 +132,7 @@ class PrefixWalk:
         inputs, crossing = self._inputs(self._batches[0]), None if self.position is None else self._boundary[0]
         copies, labels = len(variants), _tensor(self._y).to(self._device)
         with self._replay.taken_up(self._cut), stacked(self.model, variants, len(labels)):
-            logits = self._replay.logits(
-                _repeated(inputs, copies), None if crossing is None else _repeated(crossing, copies)
-            )
+            logits = self._replay.logits(_repeated(inputs, copies), _repeated(crossing, copies))
         return [score(part, labels) for part in logits.split(len(labels))]
 
     def _evaluate_with(self, arrays: Mapping[str, Array]) -> Evaluation:
@@ -146,8 +143,10 @@ class PrefixWalk:
         """What a module above the boundary gives, a batch at a time; nothing above it is run."""
         with self._replay.taken_up(self._cut):
             for k in range(len(self._batches)):
-                pieces = list(self._pieces(k, lambda x, c, _: self._replay.output(module, x, c)))
-                yield torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+                yield self._output(k, module)
+
+    def _output(self, k: int, module: str, leaf: int = 0) -> Tensor:
+        return _joined(list(self._pieces(k, lambda x, c, _: self._replay.output(module, x, c, leaf))))
 
     @property
     def _cut(self) -> Cut | None:
@@ -202,12 +201,16 @@ class PrefixWalk:
             yield seen
         finally:
             hook.remove()
-        observe(k, torch.cat(seen) if len(seen) > 1 else seen[0])
+        observe(k, _joined(seen))
 
 
 def _anatomy(model: nn.Module, sample: Tensor) -> Anatomy:
     found = examine(model, torch.cat([sample] * WATCHED)[:WATCHED])
     return found.agreed(examine(model, torch.cat([sample] * (WATCHED + 1))[: WATCHED + 1])) if found.doubtful else found
+
+
+def _joined(pieces: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(pieces)) if len(pieces) > 1 else pieces[0]
 
 
 def _repeated(batch: Any, copies: int) -> Any:

@@ -20,19 +20,16 @@ from raylab.errors import UserError
 from raylab.experiments.checkpoints import Checkpoints
 from raylab.experiments.metrics import measured, metrics_of
 from raylab.experiments.perturbations import by_model, perturbations_of, trials_of_layers
-from raylab.layers import LayerParameters, find_layers, parameters_of, select, split_by_size, weights
+from raylab.experiments.study import Study, common
+from raylab.layers import LayerParameters, find_layers, parameters_of, select, split_by_size
 from raylab.models.kernels import as_tensor
 from raylab.registry import bind, call, own_code
 from raylab.train import TRAIN_VERSION, relu_network
 from raylab.types import (
-    ORIGINAL,
     Group,
-    Layer,
-    Metric,
     Outcome,
     Perturbation,
     Recipe,
-    SpectralOptions,
     Trial,
     TrialResult,
     digest,
@@ -52,11 +49,9 @@ SIMILARITY = ("activation_disagreement", "js_divergence", "linear_cka")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PerturbLayers:
+class PerturbLayers(Study):
     """The experiment, with every name resolved. Pickled once to each node."""
 
-    name: str
-    seed: int
     models: int
     stack: int  # models that one worker trains together
     model_name: str
@@ -70,23 +65,13 @@ class PerturbLayers:
     perturbations: Mapping[str, Perturbation]
     draws: int
     similarity: bool
-    metrics: tuple[Metric, ...]
-    metrics_version: str
-    options: SpectralOptions
-    own_code: Mapping[str, str]  # module outside raylab -> digest of its source
     model_code: Mapping[str, str]  # the part of it that the model is made of
     checkpoints: Checkpoints
 
     @property
     def identity(self) -> dict[str, str]:
         """What changes an answer and is in no config."""
-        return {
-            "metrics": self.metrics_version,
-            "data": self.data.revision,
-            "training": TRAIN_VERSION,
-            "evaluation": EVALUATION_VERSION,
-            **{f"code of {module}": version for module, version in self.own_code.items()},
-        }
+        return self._identity(data=self.data.revision, training=TRAIN_VERSION, evaluation=EVALUATION_VERSION)
 
     @property
     def columns(self) -> Mapping[str, type]:
@@ -125,18 +110,11 @@ class PerturbLayers:
         return measured(outcomes, self.metrics, self.options)
 
     def _trials_of(self, replicate: int) -> Iterator[Trial]:
-        whole = Trial(
-            experiment=self.name,
+        whole = self._trial(
             model=self.model_name,
             replicate=replicate,
             checkpoint=self._checkpoint(replicate),
             data=self.data.revision,
-            layer=None,
-            perturbation=ORIGINAL,
-            draw=0,
-            seed=self.seed,
-            metrics=self.metrics_version,
-            own_code=digest(dict(self.own_code)) if self.own_code else "",
         )
         yield whole
         names = [parameters.layer.name for parameters in self.layers]
@@ -170,8 +148,7 @@ def build(config: Config) -> PerturbLayers:
     found, unsupported = find_layers(sample, config.spectral)
     layers, outside = split_by_size(select(found, config.layers), config.spectral)
     return PerturbLayers(
-        name=config.name,
-        seed=config.seed,
+        **common(config, metrics, make, load, *perturbations.values()),
         models=config.models,
         stack=config.stack,
         model_name=str(config.model.get("name", config.model["_target_"])),
@@ -180,26 +157,14 @@ def build(config: Config) -> PerturbLayers:
         data=data,
         recipe=config.train,
         batch_size=config.batch_size,
-        layers=tuple(_parameters(sample, layers, config.spectral)),
+        layers=tuple(filter(None, parameters_of(sample, layers, config.spectral))),
         skipped={skipped.layer.name: skipped.reason for skipped in (*unsupported, *outside)},
         perturbations=perturbations,
         draws=config.draws,
         similarity=config.similarity,
-        metrics=metrics,
-        metrics_version=spectral.version(config.metrics, config.spectral),
-        options=config.spectral,
-        own_code=own_code(make, load, *metrics, *perturbations.values()),
         model_code=own_code(make),
         checkpoints=Checkpoints(Path(config.results).absolute() / "checkpoints"),
     )
-
-
-def _parameters(model: Any, layers: Sequence[Layer], options: SpectralOptions) -> Iterator[LayerParameters]:
-    tensors = weights(model, options)
-    for layer in layers:
-        parameters = parameters_of(model, tensors, layer)
-        assert parameters is not None, "a ReLU network's layers are parameters"
-        yield parameters
 
 
 def _require_relu_network(model: Any, data: ClassificationData, target: str) -> None:

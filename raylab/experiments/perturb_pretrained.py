@@ -11,28 +11,28 @@ import functools
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raylab import spectral
-from raylab.data import EvaluationData
+from raylab import perturb, spectral
+from raylab.data.evaluation import IGNORED, EvaluationData
 from raylab.errors import UserError
 from raylab.experiments.metrics import measured, metrics_of
 from raylab.experiments.perturbations import perturbations_of, trials_of_layers
-from raylab.layers import LayerParameters, measurable, parameters_of, weights
+from raylab.experiments.study import Study, common
+from raylab.layers import LayerParameters, measurable, parameters_of
 from raylab.models.initial_laws import laws_of
 from raylab.models.networks import Network, of_module
 from raylab.models.recording.entry_laws import Fixed, Law
-from raylab.registry import bind, call, own_code
+from raylab.registry import bind, call
 from raylab.types import (
     ORIGINAL,
     Budget,
     Group,
-    Metric,
     Outcome,
     Perturbation,
-    SpectralOptions,
     Trial,
     TrialResult,
     digest,
@@ -47,17 +47,14 @@ COLUMNS: Mapping[str, type] = {
     **{"precision": str, "loss_error": float, "law": str, "bias": str, "buffers": str, "tied": str},
 }
 EVALUATION_VERSION = "1"  # raised whenever the same weights would give another accuracy, loss or perplexity
-NEEDS_THETA_0 = ("reinit", "reinit_signs")
 UNKNOWN = "how it was initialised is not known: let the function that makes the model take pretrained=False"
 TRIALS_A_RANGE = 20  # to come to a range costs at most one pass more, a twentieth of its work
 
 
 @dataclass(frozen=True, kw_only=True)
-class PerturbPretrained:
+class PerturbPretrained(Study):
     """The experiment, with every name resolved. Lies once on each node; its arrays are handed out without a copy."""
 
-    name: str
-    seed: int
     network: Network
     data: EvaluationData
     layers: tuple[LayerParameters, ...]
@@ -69,21 +66,11 @@ class PerturbPretrained:
     batch_size: int
     precision: str
     activations: Budget
-    metrics: tuple[Metric, ...]
-    metrics_version: str
-    options: SpectralOptions
-    own_code: Mapping[str, str]  # module outside raylab -> digest of its source
 
     @property
     def identity(self) -> dict[str, str]:
         """What changes an answer and is in no config."""
-        return {
-            "metrics": self.metrics_version,
-            "data": self.data.revision,
-            "model": self.network.digest,
-            "evaluation": self._protocol,
-            **{f"code of {module}": version for module, version in self.own_code.items()},
-        }
+        return self._identity(data=self.data.revision, model=self.network.digest, evaluation=self._protocol)
 
     @property
     def columns(self) -> Mapping[str, type]:
@@ -93,18 +80,10 @@ class PerturbPretrained:
 
     def trials(self) -> list[Trial]:
         """The baseline, then the layers in order, each with every perturbation."""
-        whole = Trial(
-            experiment=self.name,
+        whole = self._trial(
             model=self.network.name,
-            replicate=0,
             checkpoint=self.network.digest,
             data=self.data.revision,
-            layer=None,
-            perturbation=ORIGINAL,
-            draw=0,
-            seed=self.seed,
-            metrics=self.metrics_version,
-            own_code=digest(dict(self.own_code)) if self.own_code else "",
             protocol=self._protocol,
         )
         names = [parameters.layer.name for parameters in self.layers]
@@ -120,7 +99,7 @@ class PerturbPretrained:
         """The model, the data, and how many passes over them."""
         passes = sum(trial.perturbation != ORIGINAL for trial in pending)
         labels = "tokens" if self.data.task == "text" else "images"
-        scored = int((self.data.y >= 0).sum())
+        scored = int((self.data.y != IGNORED).sum())
         return {
             "model": f"{self.network.name}, {self.network.origin}; {_count(self.network)} parameters",
             "data": f"{self.data.name}, {scored:,} {labels}",
@@ -136,12 +115,12 @@ class PerturbPretrained:
         share = sum(1 - depth[str(trial.layer)] for trial in perturbed) / ranges
         made: list[list[Trial]] = [[]]
         spent = 0.0
-        for before, trial in zip([None, *perturbed], perturbed, strict=False):
-            new_layer = before is not None and before.layer != trial.layer
-            if new_layer and spent >= share * len(made) - 1e-9:
+        for layer, trials in groupby(perturbed, key=lambda trial: str(trial.layer)):
+            if spent >= share * len(made) - 1e-9:
                 made.append([])
-            made[-1].append(trial)
-            spent += 1 - depth[str(trial.layer)]
+            of_layer = list(trials)
+            made[-1] += of_layer
+            spent += len(of_layer) * (1 - depth[layer])
         return [group for group in (as_it_is, *map(tuple, made)) if group]
 
     def run(self, group: Group) -> Iterator[Outcome]:
@@ -164,26 +143,22 @@ def build(config: Config) -> PerturbPretrained:
     network = _network(call(make, config.model, "model"), make, config.model)
     _require_theta_0(network, perturbations)
     data = _data(load, config, network)
-    laws = _laws(network) if _is_random(perturbations) else None
+    laws = None if perturb.NEED_NO_LAW.issuperset(perturbations) else _laws(network)
     layers, skipped = _layers(network, laws, config)
+    drawn = {name for parameters in layers for name in parameters.names}
     return PerturbPretrained(
-        name=config.name,
-        seed=config.seed,
+        **common(config, metrics, make, load, *perturbations.values()),
         network=network,
         data=data,
         layers=tuple(layers),
         skipped=skipped,
-        laws={name: law for name, law in (laws or {}).items() if name in {n for each in layers for n in each.names}},
+        laws={name: law for name, law in (laws or {}).items() if name in drawn},
         perturbations=perturbations,
         draws=config.draws,
         biases=config.biases,
         batch_size=config.batch_size,
         precision=config.precision,
         activations=config.activations,
-        metrics=metrics,
-        metrics_version=spectral.version(config.metrics, config.spectral),
-        options=config.spectral,
-        own_code=own_code(make, load, *metrics, *perturbations.values()),
     )
 
 
@@ -216,16 +191,12 @@ def _data(load: Any, config: Config, network: Network) -> EvaluationData:
 
 
 def _require_theta_0(network: Network, perturbations: Mapping[str, Perturbation]) -> None:
-    needy = [name for name in perturbations if name in NEEDS_THETA_0]
+    needy = [name for name in perturbations if name in perturb.NEED_THETA_0]
     if needy and network.initial is None:
         raise UserError(
             f"{network.name} cannot be re-initialised: its theta_0 was never published. Leave out "
             f"{' and '.join(needy)} (perturbation=rerandomize), or give model.initial=PLACE where it lies."
         )
-
-
-def _is_random(perturbations: Mapping[str, Perturbation]) -> bool:
-    return set(perturbations) - {ORIGINAL, "reinit", "permute"} != set()
 
 
 def _laws(network: Network) -> dict[str, Law]:
@@ -245,11 +216,9 @@ def _layers(
     """The layers that can be perturbed, and why others cannot."""
     module = network.module()
     found, outside = measurable(module, config.spectral, config.layers)
-    tensors = weights(module, config.spectral)
     skipped = {item.layer.name: item.reason for item in outside}
     layers: list[LayerParameters] = []
-    for layer in found:
-        parameters = parameters_of(module, tensors, layer)
+    for layer, parameters in zip(found, parameters_of(module, found, config.spectral), strict=True):
         if parameters is None:
             skipped[layer.name] = "computed from other parameters: it cannot be given other weights by itself"
         elif laws is not None and not set(parameters.names) <= laws.keys():

@@ -13,20 +13,18 @@ from raylab import spectral
 from raylab.errors import UserError
 from raylab.experiments.attempt import attempt
 from raylab.experiments.metrics import metrics_of
+from raylab.experiments.study import Study, common
 from raylab.layers import measurable, size_columns, weights
 from raylab.models.sources import ACCEPTED, Source, of_model
-from raylab.registry import bind, call, own_code
+from raylab.registry import bind, call
 from raylab.types import (
-    ORIGINAL,
     Group,
     Layer,
-    Metric,
     Outcome,
     SpectralOptions,
     Trial,
     TrialResult,
     Value,
-    digest,
 )
 
 if TYPE_CHECKING:
@@ -48,22 +46,15 @@ class Subject:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spectra:
+class Spectra(Study):
     """The experiment, with every model opened and every name resolved."""
 
-    name: str
-    seed: int
     subjects: Mapping[str, Subject]  # by the digest of their weights
-    metrics: tuple[Metric, ...]
-    metrics_version: str
-    options: SpectralOptions
-    own_code: Mapping[str, str]  # module outside raylab -> digest of its source
 
     @property
     def identity(self) -> dict[str, str]:
         """What changes an answer and is in no config."""
-        code = {f"code of {module}": version for module, version in self.own_code.items()}
-        return {"metrics": self.metrics_version, **code}
+        return self._identity()
 
     @property
     def columns(self) -> Mapping[str, type]:
@@ -163,19 +154,7 @@ class Spectra:
         places = {name: layer.index for name, layer in subject.layers.items()}
         places |= {name: layer.index for name, (layer, _) in subject.skipped.items()}
         return [
-            Trial(
-                experiment=self.name,
-                model=subject.name,
-                replicate=0,
-                checkpoint=checkpoint,
-                data="",
-                layer=layer,
-                perturbation=ORIGINAL,
-                draw=0,
-                seed=self.seed,
-                metrics=self.metrics_version,
-                own_code=digest(dict(self.own_code)) if self.own_code else "",
-            )
+            self._trial(model=subject.name, checkpoint=checkpoint, layer=layer)
             for layer in sorted(places, key=lambda name: places[name])
         ]
 
@@ -191,13 +170,8 @@ def build(config: Config) -> Spectra:
             raise UserError(f"{subject.name} and {twin.name} have the same weights: name one of them.")
         subjects[subject.checkpoint] = subject
     return Spectra(
-        name=config.name,
-        seed=config.seed,
+        **common(config, metrics, make),
         subjects=subjects,
-        metrics=metrics,
-        metrics_version=spectral.version(config.metrics, config.spectral),
-        options=config.spectral,
-        own_code=own_code(make, *metrics),
     )
 
 

@@ -107,22 +107,22 @@ class LayerWalk:
             error = traceback.format_exc()
             yield from (Outcome(TrialResult(trial, "failed", {}, error=error)) for trial in trials)
             return
-        if self._similarity:
-            for trial in trials:
-                yield attempt(trial, lambda t=trial: self._compared(t, parameters, weights, originals))
-        else:
-            yield from self._perturbed(parameters, trials, weights)
+        yield from self._perturbed(parameters, trials, weights, originals)
 
     def _perturbed(
-        self, parameters: LayerParameters, trials: Sequence[Trial], weights: Mapping[str, LayerWeights]
+        self,
+        parameters: LayerParameters,
+        trials: Sequence[Trial],
+        weights: Mapping[str, LayerWeights],
+        originals: Sequence[Tensor],
     ) -> Iterator[Outcome]:
-        """As many at once as pays."""
-        together = self._walk.capacity(parameters.names)
+        """As many at once as pays; one after another where outputs are compared."""
+        together = 1 if originals else self._walk.capacity(parameters.names)
         for some in (trials[k : k + together] for k in range(0, len(trials), together)):
             known = self._together(some, parameters, weights)
             for trial in some:
-                outcome = lambda t=trial, k=known: k[t] if t in k else self._alone(t, parameters, weights)  # noqa: E731
-                yield attempt(trial, outcome)
+                alone = lambda t=trial: self._alone(t, parameters, weights, originals)  # noqa: E731
+                yield attempt(trial, lambda t=trial, k=known, a=alone: k[t] if t in k else a())
 
     def _together(
         self, trials: Sequence[Trial], parameters: LayerParameters, weights: Mapping[str, LayerWeights]
@@ -137,35 +137,28 @@ class LayerWalk:
         except Exception:
             return {}
         seconds = (time.perf_counter() - start) / len(trials)
-        results = [
-            TrialResult(trial, "ok", self._values(evaluation, parameters), seconds=seconds)
-            for trial, evaluation in zip(trials, evaluations, strict=True)
-        ]
-        return {
-            result.trial: Outcome(result, parameters.layer, arrays["weight"])
-            for result, arrays in zip(results, drawn, strict=True)
-        }
+        outcomes = {}
+        for trial, arrays, evaluation in zip(trials, drawn, evaluations, strict=True):
+            result = TrialResult(trial, "ok", self._values(evaluation, parameters), seconds=seconds)
+            outcomes[trial] = Outcome(result, parameters.layer, arrays["weight"])
+        return outcomes
 
-    def _alone(self, trial: Trial, parameters: LayerParameters, weights: Mapping[str, LayerWeights]) -> Outcome:
-        """A layer with other weights: how the model fares, and what is to be measured."""
-        arrays = self._drawn(trial, weights)
-        with perturb.perturbed(self._walk.model, self._replaced(parameters, arrays)):
-            values = self._values(self._walk.evaluate(), parameters)
-        return Outcome(TrialResult(trial, "ok", values), parameters.layer, arrays["weight"])
-
-    def _compared(
+    def _alone(
         self,
         trial: Trial,
         parameters: LayerParameters,
         weights: Mapping[str, LayerWeights],
         originals: Sequence[Tensor],
     ) -> Outcome:
-        """The same, and how far the layer's output moves."""
-        arrays, meter = self._drawn(trial, weights), SimilarityMeter()
-        watch = parameters.layer.name, lambda k, output: meter.update(originals[k], output)
+        """A layer with other weights: how the model fares, how far its output moves, and what is to be measured."""
+        arrays = self._drawn(trial, weights)
+        meter = SimilarityMeter() if originals else None
+        watch = (parameters.layer.name, lambda k, output: meter.update(originals[k], output)) if meter else None
         with perturb.perturbed(self._walk.model, self._replaced(parameters, arrays)):
             values = self._values(self._walk.evaluate(watch), parameters)
-        return Outcome(TrialResult(trial, "ok", values | asdict(meter.result())), parameters.layer, arrays["weight"])
+        if meter:
+            values |= asdict(meter.result())
+        return Outcome(TrialResult(trial, "ok", values), parameters.layer, arrays["weight"])
 
     def _drawn(self, trial: Trial, weights: Mapping[str, LayerWeights]) -> dict[str, Array]:
         return perturb.perturb(self._perturbations[trial.perturbation], weights, trial.rng())

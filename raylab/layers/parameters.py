@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from raylab.types import Array, Layer
+from raylab.layers.find import weights
+from raylab.types import Array, Layer, SpectralOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +43,31 @@ class LayerParameters:
         return (self.weight,) if self.bias is None else (self.weight, self.bias)
 
 
-def parameters_of(model: Any, tensors: Mapping[str, Any], layer: Layer) -> LayerParameters | None:
-    """The parameters behind a layer of a torch module; None where its tensor is no parameter (weight norm, a buffer).
+def parameters_of(
+    model: Any, layers: Sequence[Layer], options: SpectralOptions | None = None
+) -> list[LayerParameters | None]:
+    """The parameters behind layers of a torch module, as `find_layers` gives them with the same options.
 
-    tensors: what `raylab.layers.weights` gives for this module.
+    None for a layer whose tensor is no parameter (weight norm, a buffer).
     """
+    tensors = weights(model, options)
     named = dict(model.named_parameters(remove_duplicate=False))
-    whole = named.get(layer.parameter)
-    if whole is None:
-        return None
-    tensor = tensors[layer.name]
-    if tensor.untyped_storage().data_ptr() != whole.untyped_storage().data_ptr():
-        return None
-    part = None
-    if tuple(tensor.shape) != tuple(whole.shape):
-        part = Part(tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset() - whole.storage_offset())
-    tied = tuple(name for name, other in named.items() if other is whole and name != layer.parameter)
-    bias = None if part or tied else bias_beside(layer.parameter, named)
-    return LayerParameters(layer, layer.parameter, bias, part, tied)
+    names: dict[int, list[str]] = {}
+    for name, parameter in named.items():
+        names.setdefault(id(parameter), []).append(name)
+
+    def found(layer: Layer) -> LayerParameters | None:
+        whole, tensor = named.get(layer.parameter), tensors[layer.name]
+        if whole is None or tensor.untyped_storage().data_ptr() != whole.untyped_storage().data_ptr():
+            return None
+        part = None
+        if tuple(tensor.shape) != tuple(whole.shape):
+            part = Part(tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset() - whole.storage_offset())
+        tied = tuple(name for name in names[id(whole)] if name != layer.parameter)
+        bias = None if part or tied else bias_beside(layer.parameter, named)
+        return LayerParameters(layer, layer.parameter, bias, part, tied)
+
+    return [found(layer) for layer in layers]
 
 
 def bias_beside(weight: str, named: Container[str]) -> str | None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from raylab.errors import UserError
+from raylab.models.randomness import one_at_a_time, private_randomness
 from raylab.models.sources.files import files_of
 from raylab.models.sources.naming import nearby
 
@@ -103,8 +104,7 @@ def cifar_resnet(
     """
     if pretrained and source is None:
         raise UserError("A trained CIFAR ResNet needs its file: give model.source=FILE, or model.pretrained=false.")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with one_at_a_time, private_randomness(seed):
         model = CifarResNet(depth, classes)
     if pretrained and source is not None:
         model.load_state_dict(_fitting(Path(source).expanduser(), model))

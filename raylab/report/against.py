@@ -15,13 +15,13 @@ from raylab.report.layerwise import ROLES, elided, plural, roles_of
 from raylab.report.picture import INK, Key, Panel, Picture
 from raylab.report.target import Target
 from raylab.results import differences, frame, rank
+from raylab.results.correlate import USABLE
 from raylab.results.text import number
 from raylab.types import ORIGINAL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FOUND = ("ok", "partial")
 DEPTHS = 5  # layers named in the legend of colours by depth
 BROKEN = 30.0  # nats; of costs beyond it the axis is logarithmic from 1 on
 TRAINED = "|"  # the marker of a layer as it was trained
@@ -97,7 +97,7 @@ def _estimates(correlations: pa.Table, target: Target) -> dict[tuple[str, str], 
     return {
         (row["metric"], row["scope"]): row
         for row in correlations.to_pylist()
-        if row["condition"] == "all" and row["target"] == target.column and row["status"] in FOUND
+        if row["condition"] == "all" and row["target"] == target.column and row["status"] in USABLE
     }
 
 

@@ -14,10 +14,11 @@ import pyarrow as pa
 
 from raylab.report import labels, spectra
 from raylab.report import target as targets
-from raylab.report.against import FOUND, against_target, changes
+from raylab.report.against import against_target, changes
 from raylab.report.by_layer import alpha_by_layer, target_by_layer
 from raylab.report.picture import INK, Key, Panel, Picture
 from raylab.results import frame
+from raylab.results.correlate import USABLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,7 +102,7 @@ def rho_by_metric(correlations: pa.Table, one: bool = False) -> Picture | None:
 
 
 def _series(correlations: pa.Table, one: bool) -> list[_Series]:
-    rows = [row for row in correlations.to_pylist() if row["status"] in FOUND and "+" not in row["condition"]]
+    rows = [row for row in correlations.to_pylist() if row["status"] in USABLE and "+" not in row["condition"]]
     conditions = [name for name in dict.fromkeys(correlations["condition"].to_pylist()) if "+" not in name]
 
     def of(scope: str, condition: str) -> dict[str, dict[str, Any]]:

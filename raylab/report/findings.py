@@ -14,10 +14,10 @@ from raylab.report.by_layer import perturbed
 from raylab.report.layerwise import listed, plural
 from raylab.report.target import Target
 from raylab.results import frame
+from raylab.results.correlate import USABLE
 from raylab.results.text import number, p_value
 
 Row = Mapping[str, Any]
-GOOD = ("ok", "partial")  # status of a correlation that has numbers
 MOST = 5  # layers that are named for being robust or critical
 
 
@@ -74,7 +74,7 @@ def _rows(correlations: pa.Table, scope: str, condition: str = "all") -> dict[st
     return {
         row["metric"]: row
         for row in correlations.to_pylist()
-        if (row["scope"], row["condition"]) == (scope, condition) and row["status"] in GOOD
+        if (row["scope"], row["condition"]) == (scope, condition) and row["status"] in USABLE
     }
 
 

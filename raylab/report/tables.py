@@ -13,7 +13,7 @@ import pyarrow as pa
 from raylab.report import labels, spectra
 from raylab.report import target as targets
 from raylab.results import frame, schema
-from raylab.results.correlate import MIN_UNITS
+from raylab.results.correlate import MIN_UNITS, USABLE
 from raylab.results.differences import EVALUATED
 from raylab.results.text import TextTable, number, p_value, significant
 from raylab.types import Trial
@@ -21,7 +21,6 @@ from raylab.types import Trial
 SHOWN_LAYERS = 24  # on the terminal; of a plan of more, the first half and their number
 SKIPPED_NAMES = 3  # layers named for each reason why some are left out
 UNITS = {"model": "models", "layer": "layers", "row": "draws"}  # that a bootstrap resamples
-GOOD = ("ok", "partial")  # status of a correlation that has numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +193,7 @@ def metric_table(
 ) -> TextTable | None:
     """rho, tau and RMSE of every metric, with n, confidence interval and p, in one scope; None without data."""
     found = [row for row in _rows(correlations, scope, condition) if metrics is None or row["metric"] in metrics]
-    rows = [row for row in found if row["status"] in GOOD]
+    rows = [row for row in found if row["status"] in USABLE]
     if not rows:
         return None
     cells = [
@@ -267,6 +266,6 @@ def _without(rows: Sequence[Mapping[str, Any]]) -> str:
     """Which metrics have no correlation, and why."""
     why: dict[str, list[str]] = {}
     for row in rows:
-        if row["status"] not in GOOD:
+        if row["status"] not in USABLE:
             why.setdefault(row["status"].replace("_", " "), []).append(row["metric"])
     return "".join(f" Without one, {status}: {', '.join(names)}." for status, names in why.items())

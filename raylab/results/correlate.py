@@ -19,6 +19,7 @@ from raylab.errors import UserError
 from raylab.results import frame, rank, schema
 from raylab.types import ORIGINAL, digest
 
+USABLE = ("ok", "partial")  # status of a correlation that has numbers
 MIN_ROWS = 4  # fewer say nothing: status "too_few"
 MIN_UNITS = 5  # a bootstrap over fewer models says nothing: no confidence interval
 STATISTICS = ("rho", "rho_lo", "rho_hi", "rho_p", "tau", "tau_lo", "tau_hi", "tau_p", "rmse", "r2")

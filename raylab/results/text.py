@@ -38,6 +38,13 @@ class TextTable:
         title = f"**{self.title}**\n\n" if self.title else ""
         return title + body + "\n" + (f"\n{self.note}\n" if self.note else "")
 
+    def latex(self) -> str:
+        """For a paper: a tabular with booktabs' rules, without title and note."""
+        columns = "".join("l" if place in self.texts else "r" for place in range(len(self.header)))
+        head, *lines = (" & ".join(map(_harmless, line)) + r" \\" for line in (self.header, *self.rows))
+        begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
+        return "\n".join([begin, r"\toprule", head, r"\midrule", *lines, r"\bottomrule", end]) + "\n"
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
         blocks = self._blocks(options.max_width)
         for place, block in enumerate(blocks):
@@ -85,6 +92,13 @@ def _escape(text: str) -> str:
 
 def _plain(cell: str) -> str:
     return " ".join(cell.split()).replace("|", "\\|")
+
+
+def _harmless(text: str) -> str:
+    """Text with LaTeX's own characters written out."""
+    for plain, written in (("\\", r"\textbackslash "), ("±", r"$\pm$"), ("–", "--"), *((c, rf"\{c}") for c in "%_&#")):
+        text = text.replace(plain, written)
+    return text
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -6,17 +6,18 @@ import copy
 import functools
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raylab.errors import UserError
+from raylab.errors import UserError, first_line
 from raylab.layers import to_numpy
 from raylab.models.networks.network import Network, of_module
 from raylab.models.networks.preprocessing import preprocessing
 from raylab.models.sources import libraries, open_model, place_of
-from raylab.models.sources.naming import first_line, unwrapped
+from raylab.models.sources.naming import unwrapped
 from raylab.models.sources.source import Source
 from raylab.types import Array
 
@@ -46,20 +47,42 @@ def open_network(
     """
     if not source and not architecture:
         raise UserError("A model to evaluate is needed: give model.source=PATH_OR_NAME.")
-    folder = _folder(source, pretrained, download)
-    opened = _opened(source, architecture, folder, dict(settings or {}), pretrained, download)
-    built_as = _built_as(source, architecture, folder)
+    place = _Place.of(source, architecture, pretrained, download)
+    opened = _opened(place, dict(settings or {}), pretrained, download)
     return of_module(
         opened.name,
         opened.model,
-        anew=_anew(opened.model, built_as, folder),
+        anew=_anew(opened.model, place),
         origin=opened.origin,
-        digest=opened.digest if folder is not None and pretrained else None,
+        digest=opened.digest if place.folder is not None and pretrained else None,
         initial=_initial(initial, opened.model, download),
-        preprocessing=preprocessing(opened.model, built_as, folder),
-        tokenizer=_tokenizer(source, folder),
+        preprocessing=preprocessing(opened.model, place.built_as, place.folder),
+        tokenizer=_tokenizer(source, place.folder),
         download=download,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What was asked for, and what lies there."""
+
+    source: str | None
+    architecture: str | None
+    folder: Path | None  # where the source lies, if it lies anywhere; a file too
+    kind: str | None  # the library whose config.json it holds
+
+    @classmethod
+    def of(cls, source: str | None, architecture: str | None, pretrained: bool, download: bool) -> _Place:
+        if architecture is not None and not libraries.is_named(architecture):
+            raise UserError(f"model.architecture={architecture} is not known: {ARCHITECTURES}.")
+        folder = _folder(source, pretrained, download)
+        return cls(source, architecture, folder, None if folder is None else _kind_of_folder(folder))
+
+    @property
+    def built_as(self) -> str:
+        """What says how the model is built: the source where it does, else the architecture that was named."""
+        says_itself = self.source and (libraries.is_named(self.source) or self.kind)
+        return (self.source if says_itself else self.architecture or self.source) or ""
 
 
 def _folder(source: str | None, pretrained: bool, download: bool) -> Path | None:
@@ -74,31 +97,17 @@ def _folder(source: str | None, pretrained: bool, download: bool) -> Path | None
         return None
 
 
-def _built_as(source: str | None, architecture: str | None, folder: Path | None) -> str:
-    """What says how the model is built: the source where it does, else the architecture that was named."""
-    says_itself = source and (libraries.is_named(source) or (folder is not None and _kind_of_folder(folder)))
-    return (source if says_itself else architecture or source) or ""
-
-
-def _opened(
-    source: str | None,
-    architecture: str | None,
-    folder: Path | None,
-    settings: dict[str, Any],
-    pretrained: bool,
-    download: bool,
-) -> Source:
-    if architecture is not None and not libraries.is_named(architecture):
-        raise UserError(f"model.architecture={architecture} is not known: {ARCHITECTURES}.")
+def _opened(place: _Place, settings: dict[str, Any], pretrained: bool, download: bool) -> Source:
+    source, architecture = place.source, place.architecture
     if not pretrained or source is None:
-        return _random(_built_as(source, architecture, folder), settings, download)
+        return _random(place.built_as, settings, download)
     if libraries.is_named(source):
         if source.startswith("transformers/"):
             return libraries.open_transformers(source.partition("/")[2], pretrained, settings, with_head=True)
         return open_model(source, download=download)
     weights = open_model(source, download=download)
-    if folder is not None and (kind := _kind_of_folder(folder)):
-        make = functools.partial(_of_folder, folder, kind)
+    if place.folder is not None and place.kind:
+        make = functools.partial(_of_folder, place.folder, place.kind)
         model = libraries.built(weights.name, weights.origin, make, pretrained=True).model
         return Source(weights.name, model, weights.origin, weights.hashed)
     if architecture is None:
@@ -202,28 +211,17 @@ def _arrays(held: Any) -> dict[str, Array]:
     return {new[name]: to_numpy(tensor) for name, tensor in tensors.items()}
 
 
-def _anew(model: Any, architecture: str, folder: Path | None) -> Callable[[], Any]:
+def _anew(model: Any, place: _Place) -> Callable[[], Any]:
     """How the architecture is built with the weights that its library begins with."""
     if hasattr(model, "config") and hasattr(type(model), "_from_config"):
         return functools.partial(_from_config, type(model), copy.deepcopy(model.config))
-    if folder is not None and _kind_of_folder(folder) == "timm":
-        return functools.partial(_of_timm_folder, folder, pretrained=False)
-    return functools.partial(_by_name, architecture)
+    if place.folder is not None and place.kind == "timm":
+        return functools.partial(_of_timm_folder, place.folder, pretrained=False)
+    return functools.partial(libraries.new_model, place.built_as)
 
 
 def _from_config(model_class: Any, config: Any) -> Any:
     return model_class._from_config(copy.deepcopy(config))
-
-
-def _by_name(architecture: str) -> Any:
-    library, _, name = architecture.partition("/")
-    if library == "timm":
-        import timm
-
-        return timm.create_model(name)
-    import torchvision
-
-    return torchvision.models.get_model(name, weights=None)
 
 
 def _initial(place: str | None, model: nn.Module, download: bool) -> dict[str, Array] | None:

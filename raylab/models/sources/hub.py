@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from raylab.errors import UserError
+from raylab.errors import UserError, first_line
 from raylab.models.sources.libraries import not_at_hand
-from raylab.models.sources.naming import first_line
 
 HUB_ID = re.compile(r"(?:[\w.-]+/)?[\w.-]+")
 CONFIGS = ["*.json"]

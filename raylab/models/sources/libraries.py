@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import inspect
 import warnings
@@ -10,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from raylab.errors import UserError
+from raylab.errors import UserError, first_line
 from raylab.models.randomness import one_at_a_time, private_randomness
-from raylab.models.sources.naming import did_you_mean, first_line
+from raylab.models.sources.naming import did_you_mean
 from raylab.models.sources.source import Source, of_model
 
 LIBRARIES = ("timm", "torchvision", "transformers")
@@ -32,7 +33,7 @@ def open_timm(name: str, pretrained: bool, download: bool) -> Source:
     if name not in known:
         raise UserError(f"timm has no model '{name}'.{did_you_mean(name, known)} See timm.list_models().")
     if not pretrained:
-        return built(name, f"timm/{name}", lambda: timm.create_model(name), pretrained=False)
+        return built(name, f"timm/{name}", functools.partial(new_model, f"timm/{name}"), pretrained=False)
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise UserError(f"timm has no trained weights of '{name}': give model.pretrained=false, or a local file.")
@@ -55,11 +56,21 @@ def open_torchvision(name: str, pretrained: bool, download: bool) -> Source:
     weights = models.get_model_weights(name).DEFAULT if pretrained else None
     if weights is not None and not download and not _torch_hub_file(weights.url):
         raise UserError(not_at_hand(f"torchvision/{name}"))
-    # A detector would fetch the trained weights of its backbone even where it is asked for random ones.
-    takes_backbone = "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters
-    more = {"weights_backbone": None} if takes_backbone else {}
-    make = lambda: models.get_model(name, weights=weights, **more)  # noqa: E731
+    make = functools.partial(_torchvision, name, weights)
     return built(name, f"torchvision/{name}", make, pretrained=pretrained)
+
+
+def new_model(what: str) -> Any:
+    """timm/NAME or torchvision/NAME, with the weights that the library begins with."""
+    library, _, name = what.partition("/")
+    return importlib.import_module("timm").create_model(name) if library == "timm" else _torchvision(name, None)
+
+
+def _torchvision(name: str, weights: Any) -> Any:
+    """A model of torchvision's. A detector would fetch its backbone's weights even where random ones are asked for."""
+    models: Any = importlib.import_module("torchvision.models")
+    takes_backbone = "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters
+    return models.get_model(name, weights=weights, **({"weights_backbone": None} if takes_backbone else {}))
 
 
 def open_transformers(
@@ -152,7 +163,9 @@ def _from_config(name: str, origin: str, configure: Callable[[Any], Any]) -> Sou
         try:
             config = configure(transformers.AutoConfig)
             named = class_of(config)
-            return named._from_config(config) if named else transformers.AutoModel.from_config(config)
+            if named:
+                return named._from_config(config)
+            return transformers.AutoModel.from_config(config, trust_remote_code=False)
         except (ValueError, KeyError, OSError, ImportError) as error:
             raise UserError(f"transformers cannot build a model from {origin}: {first_line(error)}") from error
 

@@ -65,9 +65,3 @@ def nearby(path: Path) -> str:
     known = {name: str(folder / name) for name in there}
     close = difflib.get_close_matches(path.name, list(known), n=3)
     return f" Did you mean {' or '.join(repr(known[name]) for name in close)}?" if close else ""
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception of a library says, cut to one line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from raylab.errors import UserError
-from raylab.models.sources.naming import first_line, unwrapped
+from raylab.errors import UserError, first_line
+from raylab.models.sources.naming import unwrapped
 
 # Where training scripts put the state dict, the first that is there.
 HOLDERS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params", "params_ema")
