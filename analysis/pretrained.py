@@ -252,18 +252,8 @@ def as_text_changes(runs: Sequence[Run]) -> TextTable:
         names = [PREFIX + name for name in labels.PRIMARY if np.isfinite(frame.floats(made, PREFIX + name)).any()]
         for row in correlate(made, PREFIX + run.target.column, names).to_pylist():
             if (row["scope"], row["condition"]) == ("pooled", "all"):
-                p = p_value(row["rho_p"])
-                cells.append(
-                    (
-                        run.name,
-                        row["metric"],
-                        row["target"],
-                        f"{row['n']:,}",
-                        interval(row, "rho"),
-                        p,
-                        interval(row, "tau"),
-                    )
-                )
+                about = (run.name, row["metric"], row["target"], f"{row['n']:,}")
+                cells.append((*about, interval(row, "rho"), p_value(row["rho_p"]), interval(row, "tau")))
     header = ("model", "metric", "target", "n", "rho [95 % CI]", "p", "tau [95 % CI]")
     note = (
         "d_: perturbed less original. Within a layer these are the correlations of Table 3: the original is one number."
