@@ -4,8 +4,8 @@ python -m benchmarks.sweep_memory [KEY=VALUE ...]
 
 Runs `python -m raylab.run` with these overrides; by default GPT-2-large at real size with random weights, over few
 windows and layers, the embedding (the largest tensor) among them. Every second adds up the proportional set size (PSS)
-of all its processes, in which shared memory counts once, and prints the most; the activations of the whole test split,
-which few windows do not hold, are added in words.
+of all its processes, in which shared memory counts once, and prints the most and whose it was. The activations of the
+whole test split, which few windows do not hold, are added in words.
 """
 
 from __future__ import annotations
@@ -52,22 +52,35 @@ def pss(process: int) -> int:
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
 
+def title(process: int) -> str:
+    """What a process calls itself: Ray's workers say what they are at."""
+    try:
+        command = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return "gone"
+    words = [Path(word.decode()).name for word in command if word and not word.startswith(b"-")]
+    return " ".join(words[:2])[:60]
+
+
 def main(overrides: list[str]) -> None:
     folder = tempfile.mkdtemp()
     command = [sys.executable, "-m", "raylab.run", *(overrides or DEFAULT), f"results={folder}/run", "progress=plain"]
-    most: dict[str, int] = {"all": 0}
+    most: dict[int, int] = {}
+    titles: dict[int, str] = {}
     start = time.perf_counter()
     try:
         with subprocess.Popen(command) as running:
             while running.poll() is None:
                 sizes = {process: pss(process) for process in family(running.pid)}
-                if sum(sizes.values()) > most["all"]:
-                    most = {"all": sum(sizes.values()), "driver": sizes[running.pid], "largest": max(sizes.values())}
+                if sum(sizes.values()) > sum(most.values()):
+                    most, titles = sizes, {process: title(process) for process in sizes}
                 time.sleep(1)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(f"{time.perf_counter() - start:.0f} s, exit code {running.returncode}")
-    print("  ".join(f"{name} {size / GB:.1f} GiB" for name, size in most.items()))
+    print(f"{sum(most.values()) / GB:.1f} GiB at most, of which")
+    for process in sorted(most, key=lambda process: -most[process])[:6]:
+        print(f"  {most[process] / GB:5.1f} GiB  {titles[process]}")
     print("To be added for GPT-2-large over the whole test split: 1.4 GiB of activations a worker, or none (on disk).")
 
 

@@ -1,14 +1,14 @@
 """A forward pass taken up at one cut and broken off at another.
 
 The model's own forward runs, so that nothing about the model has to be known: the modules below the cut are replaced by
-stubs that do nothing, the last of them gives back the activations that were kept.
+stubs that do nothing; those whose output crosses the cut give back the activations that were kept.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import nan
@@ -18,8 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from raylab.evaluate.anatomy import Anatomy, Cut
+from raylab.evaluate.anatomy import Anatomy
+from raylab.evaluate.cuts import Cut
 from raylab.evaluate.modules import module_by_module
+
+Tensors = tuple[Tensor, ...]  # what crosses a cut, each (samples, ...)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +69,6 @@ class _Output:
 class _Reached(Exception):  # noqa: N818 - nothing is wrong: it is how a pass is left
     """The pass has come to where it is to be broken off."""
 
-    def __init__(self, tensor: Tensor) -> None:
-        super().__init__("the cut is reached")
-        self.tensor = tensor
-
 
 class Replay:
     """Runs a model from its inputs or a cut to another cut or its logits."""
@@ -80,39 +79,48 @@ class Replay:
         self._outputs: dict[str, list[_Output]] = {}  # of each call in a pass: one module may give several shapes
         self._calls: Counter[str] = Counter()  # of those modules, in the pass that is running
         self._samples = 0  # of its batch
-        self._crossing: Tensor | None = None
+        self._crossing: Tensors = ()
 
     @torch.no_grad()
-    def logits(self, inputs: Tensor, crossing: Tensor | None = None) -> Tensor:
+    def logits(self, inputs: Tensor, crossing: Tensors = ()) -> Tensor:
         """The logits of a batch; within `taken_up`, from the activations `crossing` there."""
         return logits_of(self._run(inputs, crossing))
 
+    def to_cut(self, cut: Cut, inputs: Tensor, crossing: Tensors = ()) -> Tensors:
+        """What crosses another cut; nothing beyond it is run."""
+        given = self._given(list(dict.fromkeys(each.module for each in cut.crossing)), inputs, crossing)
+        return tuple(given[each.module][each.leaf] for each in cut.crossing)
+
+    def output(self, module: str, inputs: Tensor, crossing: Tensors = ()) -> Tensor:
+        """What a module gives, the first tensor of it; nothing beyond is run."""
+        return self._given([module], inputs, crossing)[module][0]
+
     @torch.no_grad()
-    def output(self, module: str, inputs: Tensor, crossing: Tensor | None = None, leaf: int = 0) -> Tensor:
-        """What a module gives, its `leaf`-th tensor; nothing beyond is run. ValueError where no pass comes by it."""
-        with self._broken_off(module, leaf):
+    def _given(self, modules: Sequence[str], inputs: Tensor, crossing: Tensors) -> dict[str, list[Tensor]]:
+        """The tensors that some modules give. ValueError where no pass comes by one."""
+        with self._broken_off(modules) as given:
             try:
                 self._run(inputs, crossing)
-            except _Reached as reached:
-                return reached.tensor
-        raise ValueError(f"the forward pass does not come by {module}")
+            except _Reached:
+                return given
+        missing = [name for name in modules if name not in given]
+        raise ValueError(f"the forward pass does not come by {' and '.join(missing)}")
 
-    def _run(self, inputs: Tensor, crossing: Tensor | None) -> Any:
+    def _run(self, inputs: Tensor, crossing: Tensors) -> Any:
         self._samples, self._crossing = len(inputs), crossing
         self._calls.clear()
         try:
             with module_by_module():
                 return self._model(inputs)
         finally:
-            self._crossing = None  # the walk decides how long activations are kept
+            self._crossing = ()  # the walk decides how long activations are kept
 
     @contextmanager
     def taken_up(self, cut: Cut | None) -> Iterator[None]:
         """Within the block passes begin at the cut (None: at the inputs). It must have been passed before."""
         with ExitStack() as stack:
             for name in cut.skipped if cut else ():
-                stub = self._entry(cut) if cut and name == cut.module else self._stub(name)
-                stack.enter_context(replaced_forward(self._model.get_submodule(name), stub))
+                stack.enter_context(replaced_forward(self._model.get_submodule(name), self._stub(name, cut)))
             yield
 
     @contextmanager
@@ -139,30 +147,38 @@ class Replay:
         self._calls[name] += 1
         return calls[min(k, len(calls) - 1)]
 
-    def _stub(self, name: str) -> Callable[..., Any]:
+    def _stub(self, name: str, cut: Cut | None) -> Callable[..., Any]:
+        """Gives what the module would: the tensors that cross, of others the shape."""
         written = name in self._written
-        placeholder = lambda _, shape: shape.placeholder(self._samples, written)  # noqa: E731
-        return lambda *_, **__: self._noted(name).filled(placeholder)
+        entries = {each.leaf: k for k, each in enumerate(cut.crossing if cut else ()) if each.module == name}
 
-    def _entry(self, cut: Cut) -> Callable[..., Any]:
-        def enter(leaf: int, shape: _Shape) -> Tensor:
-            if leaf != cut.leaf:
-                return shape.placeholder(self._samples, written=False)
-            assert self._crossing is not None
-            return self._crossing.clone() if cut.written else self._crossing
+        def give(leaf: int, shape: _Shape) -> Tensor:
+            if cut is None or leaf not in entries:
+                return shape.placeholder(self._samples, written)
+            k = entries[leaf]
+            return self._crossing[k].clone() if cut.crossing[k].written else self._crossing[k]
 
-        return lambda *_, **__: self._noted(cut.module).filled(enter)
+        return lambda *_, **__: self._noted(name).filled(give)
 
     @contextmanager
-    def _broken_off(self, name: str, leaf: int) -> Iterator[None]:
-        def reach(module: nn.Module, args: Any, out: Any) -> None:
-            raise _Reached([x for x in tree_flatten(out)[0] if isinstance(x, Tensor)][leaf])
+    def _broken_off(self, modules: Sequence[str]) -> Iterator[dict[str, list[Tensor]]]:
+        """Within the block a pass ends where the last of some modules has given its output; what they gave."""
+        given: dict[str, list[Tensor]] = {}
 
-        hook = self._model.get_submodule(name).register_forward_hook(reach)
+        def note(name: str, out: Any) -> None:
+            given[name] = [leaf for leaf in tree_flatten(out)[0] if isinstance(leaf, Tensor)]
+            if len(given) == len(modules):
+                raise _Reached
+
+        hooks = [
+            self._model.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: note(name, out))
+            for name in modules
+        ]
         try:
-            yield
+            yield given
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
 
 
 def logits_of(out: Any) -> Tensor:

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import nan
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from raylab.evaluate.anatomy import Anatomy, Cut, examine
-from raylab.evaluate.boundary import Boundary
-from raylab.evaluate.replay import Replay
+from raylab.evaluate.anatomy import Anatomy, examine
+from raylab.evaluate.boundary import GB, Boundary
+from raylab.evaluate.cuts import Cut
+from raylab.evaluate.replay import Replay, Tensors
 from raylab.evaluate.score import NOTHING, Evaluation, score
 from raylab.evaluate.stacked import stacked
 from raylab.models.kernels import as_tensor
@@ -44,7 +45,8 @@ class PrefixWalk:
     x: (samples, ...), y: (samples, ...) labels of the logits (samples, ..., classes); tensors or arrays. `prepare`
     makes of a batch of x, on the model's device, what the model takes. A batch that does not fit into a GPU's memory is
     halved, and so are the later ones. The model is put into evaluation mode. Where it can be cut is found by watching
-    it; one that cannot be, is run whole each time.
+    it; one that cannot be, is run whole each time. Cuts within a block, which several tensors cross, are used where
+    those of all samples fit into the memory that the budget allows.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class PrefixWalk:
         self._budget = budget or Budget()
         sample = self._prepared(slice(0, WATCHED))
         self._blank = torch.full_like(sample[:1], nan if sample.is_floating_point() else 0)
-        self.anatomy = _anatomy(self.model, sample)
+        self.anatomy = _anatomy(self.model, sample).within(self._fits_into_memory)
         self._replay = Replay(self.model, self.anatomy)
         self.rewind()
 
@@ -76,6 +78,10 @@ class PrefixWalk:
         """Back to the inputs."""
         self.position: int | None = None  # index of the cut whose activations are held
         self._boundary = Boundary(len(self._batches), self._device, self._budget)
+
+    def _fits_into_memory(self, cut: Cut) -> bool:
+        gpu_gb = self._budget.gpu_gb if self._device.type != "cpu" else 0.0
+        return cut.nbytes * len(self._y) <= (gpu_gb + self._budget.host_gb) * GB
 
     @property
     def depth_reached(self) -> int:
@@ -98,7 +104,8 @@ class PrefixWalk:
         try:
             with self._replay.remembering(start, stop), self._replay.taken_up(start):
                 for k in range(len(self._batches)):  # a batch at a time: one boundary in memory
-                    self._boundary[k] = self._output(k, stop.module, stop.leaf)
+                    pieces = self._pieces(k, lambda x, c, _: self._replay.to_cut(stop, x, c))
+                    self._boundary[k] = _put_together(list(pieces))
         except BaseException:
             self.rewind()  # some batches are at one cut and some at the other
             raise
@@ -129,10 +136,10 @@ class PrefixWalk:
         """
         if len(variants) == 1 or len(self._batches) > 1:
             return [self._evaluate_with(arrays) for arrays in variants]
-        inputs, crossing = self._inputs(self._batches[0]), None if self.position is None else self._boundary[0]
+        inputs, crossing = self._inputs(self._batches[0]), self._crossing(0, self._batches[0])
         copies, labels = len(variants), _tensor(self._y).to(self._device)
         with self._replay.taken_up(self._cut), stacked(self.model, variants, len(labels)):
-            logits = self._replay.logits(_repeated(inputs, copies), _repeated(crossing, copies))
+            logits = self._replay.logits(_repeated(inputs, copies), tuple(_repeated(x, copies) for x in crossing))
         return [score(part, labels) for part in logits.split(len(labels))]
 
     def _evaluate_with(self, arrays: Mapping[str, Array]) -> Evaluation:
@@ -143,39 +150,44 @@ class PrefixWalk:
         """What a module above the boundary gives, a batch at a time; nothing above it is run."""
         with self._replay.taken_up(self._cut):
             for k in range(len(self._batches)):
-                yield self._output(k, module)
-
-    def _output(self, k: int, module: str, leaf: int = 0) -> Tensor:
-        return _joined(list(self._pieces(k, lambda x, c, _: self._replay.output(module, x, c, leaf))))
+                yield _joined(list(self._pieces(k, lambda x, c, _: self._replay.output(module, x, c))))
 
     @property
     def _cut(self) -> Cut | None:
         return None if self.position is None else self.anatomy.cuts[self.position]
 
-    def _scored(self, inputs: Tensor, crossing: Tensor | None, rows: slice) -> Evaluation:
+    def _scored(self, inputs: Tensor, crossing: Tensors, rows: slice) -> Evaluation:
         logits = self._replay.logits(inputs, crossing)
         return score(logits, _tensor(self._y[rows]).to(logits.device))
 
     def _pieces(
-        self, k: int, compute: Callable[[Tensor, Tensor | None, slice], T], seen: list[Tensor] | None = None
+        self, k: int, compute: Callable[[Tensor, Tensors, slice], T], seen: list[Tensor] | None = None
     ) -> Iterator[T]:
         """`compute` of a batch, in pieces that fit into memory. What is `seen` of one that does not is taken back."""
         batch = self._batches[k]
-        crossing = None if self.position is None else self._boundary[k]
         at, heard = batch.start, len(seen or ())
         while at < min(batch.stop, len(self._y)):
             rows = slice(at, min(at + self.batch_size, batch.stop, len(self._y)))
-            part = None if crossing is None else crossing[rows.start - batch.start : rows.stop - batch.start]
             try:
-                yield compute(self._inputs(rows), part, rows)
+                yield compute(self._inputs(rows), self._crossing(k, rows), rows)
             except torch.OutOfMemoryError:
-                if self.batch_size == 1:
+                if not self._make_room():
                     raise
-                self.batch_size //= 2
                 del (seen or [])[heard:]
-                torch.cuda.empty_cache()
                 continue
             at, heard = rows.stop, len(seen or ())
+
+    def _make_room(self) -> bool:
+        """Halve the batch, and at last let no activations lie on the GPU. False: nothing more can be done."""
+        found = self.batch_size > 1 or self._boundary.leave_gpu()
+        self.batch_size = max(1, self.batch_size // 2)
+        torch.cuda.empty_cache()
+        return found
+
+    def _crossing(self, k: int, rows: slice) -> Tensors:
+        """What is held of some rows of a batch; at the inputs nothing."""
+        start = self._batches[k].start
+        return () if self.position is None else self._boundary.rows(k, rows.start - start, rows.stop - start)
 
     def _inputs(self, rows: slice) -> Tensor:
         """A batch of what the model takes. Above a cut nothing but its shape is asked of images."""
@@ -209,12 +221,19 @@ def _anatomy(model: nn.Module, sample: Tensor) -> Anatomy:
     return found.agreed(examine(model, torch.cat([sample] * (WATCHED + 1))[: WATCHED + 1])) if found.doubtful else found
 
 
+def _put_together(pieces: Sequence[Tensors]) -> Tensors:
+    """The tensors of a batch from those of its pieces, in host memory: if there are several, the device has no room."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return tuple(torch.cat([part.cpu() for part in parts]) for parts in zip(*pieces, strict=True))
+
+
 def _joined(pieces: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(pieces)) if len(pieces) > 1 else pieces[0]
 
 
-def _repeated(batch: Any, copies: int) -> Any:
-    return None if batch is None else batch.repeat(copies, *[1] * (batch.dim() - 1))
+def _repeated(batch: Tensor, copies: int) -> Tensor:
+    return batch.repeat(copies, *[1] * (batch.dim() - 1))
 
 
 def _tensor(rows: Tensor | Array) -> Tensor:

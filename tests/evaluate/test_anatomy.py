@@ -7,8 +7,10 @@ from torch.nn import functional
 
 from raylab.evaluate import PrefixWalk
 from raylab.evaluate.anatomy import examine
+from raylab.evaluate.boundary import GB
 from raylab.evaluate.modules import module_by_module
-from tests.evaluate.whole_passes import depths, shaken, visible, walked, whole
+from raylab.types import Budget
+from tests.evaluate.whole_passes import crossing, depths, shaken, visible, walked, whole
 
 WIDTH, CLASSES = 6, 4
 X = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(0))
@@ -48,10 +50,26 @@ class UNet(nn.Module):
         return self.head(self.last(y).mean((2, 3)))
 
 
-def test_no_cut_crosses_the_skips_of_a_unet():
+def test_the_skips_of_a_unet_cross_its_cuts():
     model = built(UNet)
     walk = walked(model, IMAGES, Y)
-    assert depths(walk, weights_of(model)) == [None, "down1", "down1", "down1", "down1", "up1", "last"]
+    found = {name: [place for place, _ in crossing(walk, name)] for name in weights_of(model)}
+    assert found == {
+        "down1.weight": [],
+        "down2.weight": ["down1"],
+        "middle.weight": ["down1", "down2"],
+        "up2.weight": ["down1", "down2", "middle"],
+        "up1.weight": ["down1", "up2"],
+        "last.weight": ["up1"],
+        "head.weight": ["last"],
+    }
+
+
+def test_what_does_not_fit_into_memory_beside_the_skips_starts_where_nothing_else_crosses():
+    model = built(UNet)
+    row = 4 * 16 * 16 * 4
+    walk = walked(model, IMAGES, Y, budget=Budget(host_gb=len(Y) * 1.5 * row / GB))  # all three are more
+    assert depths(walk, weights_of(model)) == [None, "down1", "down2", "down2", "up2", "up1", "last"]
 
 
 class Chain(nn.Module):
@@ -314,12 +332,12 @@ CUT_BELOW = {  # for a, b, c, d: the module whose output they are evaluated from
     WritesToInput: [None, "a", "b", "c"],
     WritingModules: [None, "doubled", "b", "again"],
     SideEffect: [None, "a", "b", "c"],
-    Passing: [None, "a", "a", "flat"],
+    Passing: [None, "a", "b", "flat"],
     Tuples: [None, None, "second", "c"],
     Uncut: [None] * 4,
     Functional: [None, "a", "a", "c"],
-    Cached: [None, "a", "a", "a"],
-    Scratch: [None, "a", "a", "a"],
+    Cached: [None, "a", "b", "c"],
+    Scratch: [None, "a", "b", "c"],
     Keywords: [None, None, None, "blocks.2"],
     Resized: [None, "a", "b", "c"],
 }
@@ -328,9 +346,39 @@ CUT_BELOW = {  # for a, b, c, d: the module whose output they are evaluated from
 @pytest.mark.parametrize("make", CUT_BELOW)
 def test_an_awkward_model_is_cut_where_that_is_right_and_nowhere_else(make):
     model = built(make)
-    walk = walked(model, X, Y)
+    walk = walked(model, X, Y, chosen=lambda name: not name.startswith("second.one"))  # which nobody reads
     layers = [f"layers.{k}.weight" for k in range(4)] if make is Uncut else [f"{name}.weight" for name in "abcd"]
     assert depths(walk, layers) == CUT_BELOW[make]
+
+
+class Residual(nn.Module):
+    """A block as transformers have it; `attend` stands for what is computed between modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.qkv, self.project = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.up, self.act, self.down = nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm1(x)).chunk(3, -1)
+        x = x + self.project(functional.scaled_dot_product_attention(q, k, v))
+        return x + self.down(self.act(self.up(self.norm2(x))))
+
+
+def test_within_a_block_a_pass_begins_at_its_last_product_with_what_the_skips_need():
+    model = built(lambda: nn.Sequential(nn.Linear(WIDTH, WIDTH), Residual(), Residual(), nn.Linear(WIDTH, CLASSES)))
+    walk = walked(model, X[:, None], Y)
+    found = {
+        name: [place for place, _ in crossing(walk, f"2.{name}.weight")] for name in ("qkv", "project", "up", "down")
+    }
+    assert found == {
+        "qkv": ["1"],  # what a norm costs is not worth a second tensor
+        "project": ["1", "2.qkv"],
+        "up": ["1", "2.project"],
+        "down": ["1", "2.project", "2.act"],
+    }
+    assert [place for place, _ in crossing(walk, "3.weight")] == ["2"]
 
 
 class Encoder(nn.Module):

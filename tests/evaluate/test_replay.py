@@ -8,19 +8,33 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from raylab.evaluate.anatomy import Cut, examine
+from raylab.evaluate.anatomy import examine
+from raylab.evaluate.cuts import Cut
 from raylab.evaluate.replay import Replay, logits_of, replaced_forward
 from tests.evaluate.whole_passes import shaken, visible
 
 WIDTH = 4
 X = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(0))
-OPERATIONS = ("linear", "linear", "linear", "again", "identity", "add", "add", "add_", "relu_", "tanh", "view", "block")
+ONE = ("linear", "linear", "linear", "again", "identity", "add", "add", "add_", "relu_", "tanh", "view", "block")
+OPERATIONS = (*ONE, "pair", "echo")
 Step = tuple[str, int, int]
+ALIAS = [("linear", 0, 0), ("linear", 0, 0), ("add", 1, 1), ("identity", 0, 0), ("identity", 0, 0), ("relu_", 0, 0)]
 
 
 class Identity(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x
+
+
+class Pair(nn.Module):
+    """Two tensors of its own, or one of its own and what it was given."""
+
+    def __init__(self, echo: bool) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(WIDTH, WIDTH), nn.Identity() if echo else nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.one(x), self.two(x)
 
 
 class Wired(nn.Module):
@@ -30,6 +44,7 @@ class Wired(nn.Module):
         super().__init__()
         self.steps = steps
         makers = {"linear": lambda: nn.Linear(WIDTH, WIDTH), "identity": Identity}
+        makers |= {"pair": lambda: Pair(echo=False), "echo": lambda: Pair(echo=True)}
         made = {str(k): makers[what]() for k, (what, _, _) in enumerate(steps) if what in makers}
         if depth == 0:
             blocks = [k for k, (what, _, _) in enumerate(steps) if what == "block"]
@@ -41,10 +56,11 @@ class Wired(nn.Module):
         values = [x]
         for k, (what, i, j) in enumerate(self.steps):
             one, other = values[-1 - i % len(values)], values[-1 - j % len(values)]
-            values.append(self._step(k, what, one, other, j))
+            made = self._step(k, what, one, other, j)
+            values += [made] if isinstance(made, Tensor) else made
         return self.head(values[-1])
 
-    def _step(self, k: int, what: str, x: Tensor, y: Tensor, j: int) -> Tensor:
+    def _step(self, k: int, what: str, x: Tensor, y: Tensor, j: int) -> Tensor | tuple[Tensor, Tensor]:
         if str(k) in self.made:
             return self.made[str(k)](x)
         if what == "again":
@@ -61,13 +77,13 @@ class Wired(nn.Module):
 def every_cut(model: nn.Module, x: Tensor) -> list[Cut]:
     """Take the pass up at every cut with all inputs lost, as the model is and with a parameter shaken: bit for bit."""
     anatomy = examine(model, x[:2].clone())
-    replay, start, crossing = Replay(model, anatomy), None, None
+    replay, start, crossing = Replay(model, anatomy), None, ()
     lost = torch.full_like(x, torch.nan) if x.is_floating_point() else x
     names = [name for name, _ in model.named_parameters()]
     for k, stop in enumerate(anatomy.cuts):
         with replay.remembering(start, stop), replay.taken_up(start):
             inputs = x if start is None else lost
-            crossing = replay.output(stop.module, inputs.clone(), crossing, stop.leaf).clone()
+            crossing = tuple(tensor.clone() for tensor in replay.to_cut(stop, inputs.clone(), crossing))
         start = stop
         above = [name for name in names if (below := anatomy.cut_below([name])) is not None and below >= k]
         for name in [None, *above[:1], *above[-1:]]:
@@ -85,6 +101,9 @@ steps = st.lists(st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 3), st.in
 @example([("linear", 0, 0), ("linear", 0, 0), ("add_", 1, 0), ("linear", 0, 0)])
 @example([("linear", 0, 0), ("identity", 0, 0), ("relu_", 1, 0), ("add", 0, 1), ("linear", 0, 0)])
 @example([("linear", 0, 0), ("block", 0, 0), ("again", 0, 0), ("block", 0, 0), ("add", 0, 2), ("linear", 0, 0)])
+@example([("linear", 0, 0), ("identity", 0, 0), ("linear", 0, 0), ("add_", 2, 0), ("add", 0, 2), ("linear", 0, 0)])
+@example([("pair", 0, 0), ("linear", 1, 0), ("add", 0, 1), ("echo", 0, 0), ("linear", 1, 0), ("add", 0, 2)])
+@example([*ALIAS, ("linear", 3, 0)])  # of what was computed outside a module one module gives back an alias
 def test_a_pass_can_be_taken_up_at_every_cut_of_a_model_that_is_wired_at_random(program):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from raylab.evaluate import Evaluation, PrefixWalk, score
 from raylab.evaluate.score import NOTHING
+from raylab.types import Budget
 
 
 def logits_of(out) -> Tensor:
@@ -48,10 +49,15 @@ def shaken(model: nn.Module, name: str) -> Iterator[None]:
 
 
 def walked(
-    model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 2, chosen: Callable[[str], bool] = lambda name: True
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    batch_size: int = 2,
+    chosen: Callable[[str], bool] = lambda name: True,
+    budget: Budget | None = None,
 ) -> PrefixWalk:
     """Walk a model, and at each cut compare with whole passes: the model as it is, and with one parameter shaken."""
-    walk = PrefixWalk(model, x, y, batch_size)
+    walk = PrefixWalk(model, x, y, batch_size, budget=budget)
     baseline = whole(model, x, y, batch_size)
     assert walk.evaluate() == baseline
     names = [name for name, p in model.named_parameters() if p.ndim > 1 and chosen(name)]
@@ -77,3 +83,9 @@ def depths(walk: PrefixWalk, names: Iterable[str]) -> list[str | None]:
     """The module whose output is the last cut below each parameter; None: the inputs."""
     found = [walk.depth([name]) for name in names]
     return [None if depth < 0 else walk.anatomy.cuts[depth].module for depth in found]
+
+
+def crossing(walk: PrefixWalk, name: str) -> list[tuple[str, int]]:
+    """What is handed in where this parameter is changed: modules and which tensor of their output."""
+    depth = walk.depth([name])
+    return [] if depth < 0 else list(walk.anatomy.cuts[depth].places)
