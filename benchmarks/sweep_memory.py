@@ -5,7 +5,7 @@ python -m benchmarks.sweep_memory [KEY=VALUE ...]
 Runs `python -m raylab.run` with these overrides; by default GPT-2-large at real size with random weights, over few
 windows and layers, the embedding (the largest tensor) among them. Every second adds up the proportional set size (PSS)
 of all its processes, in which shared memory counts once, and prints the most and whose it was. The activations of the
-whole test split, which few windows do not hold, are added in words.
+whole test split, which few windows do not fill, are added in words.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def main(overrides: list[str]) -> None:
     print(f"{sum(most.values()) / GB:.1f} GiB at most, of which")
     for process in sorted(most, key=lambda process: -most[process])[:6]:
         print(f"  {most[process] / GB:5.1f} GiB  {titles[process]}")
-    print("To be added for GPT-2-large over the whole test split: 1.4 GiB of activations a worker, or none (on disk).")
+    print("To be added for the whole test split: the activations, at most activations.host_gb (3 GB) a worker.")
 
 
 if __name__ == "__main__":

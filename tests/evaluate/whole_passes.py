@@ -41,7 +41,8 @@ def shaken(model: nn.Module, name: str) -> Iterator[None]:
     parameter = model.get_parameter(name)
     old = parameter.data
     spread = float(old.std()) if old.numel() > 1 else 1.0
-    parameter.data = old + torch.randn(old.shape, generator=torch.Generator().manual_seed(6)) * (spread + 0.05)
+    noise = torch.randn(old.shape, generator=torch.Generator().manual_seed(6)) * (spread + 0.05)
+    parameter.data = old + noise.to(old)
     try:
         yield
     finally:
