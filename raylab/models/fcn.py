@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -53,14 +53,14 @@ class FCN(nn.Module):
         """theta_0: every weight and bias from U(-1/sqrt(in), 1/sqrt(in)), drawn by numpy: the same on every device."""
         state = {}
         for name, fan_in, fan_out in zip(self.layer_names, self.sizes, self.sizes[1:], strict=False):
-            state[f"{name}.weight"] = _uniform(rng, shape=(fan_out, fan_in), fan_in=fan_in)
-            state[f"{name}.bias"] = _uniform(rng, shape=(fan_out,), fan_in=fan_in)
+            state[f"{name}.weight"] = InitialLaw((fan_out, fan_in), fan_in)(rng)
+            state[f"{name}.bias"] = InitialLaw((fan_out,), fan_in)(rng)
         return state
 
-    def initial_law(self, layer: Layer, parameter: str) -> Callable[[np.random.Generator], NDArray[np.float32]]:
-        """The law that theta_0 drew a parameter ("weight" or "bias") of a layer from. Picklable."""
+    def initial_law(self, layer: Layer, parameter: str) -> InitialLaw:
+        """The law that theta_0 drew a parameter ("weight" or "bias") of a layer from."""
         shape = tuple(self.get_submodule(layer.name).get_parameter(parameter).shape)
-        return functools.partial(_uniform, shape=shape, fan_in=layer.shape[1])
+        return InitialLaw(shape, layer.shape[1])
 
     def load(self, state: Mapping[str, Array]) -> FCN:
         """Take over weights, as `initial_state` and `train` give them; returns itself."""
@@ -68,6 +68,18 @@ class FCN(nn.Module):
         return self.eval()
 
 
-def _uniform(rng: np.random.Generator, *, shape: tuple[int, ...], fan_in: int) -> NDArray[np.float32]:
-    bound = 1 / math.sqrt(fan_in)
-    return rng.uniform(-bound, bound, shape).astype(np.float32)
+@dataclass(frozen=True)
+class InitialLaw:
+    """U(-1/sqrt(in), 1/sqrt(in)), with which torch initialises linear layers too. Picklable; str() names it."""
+
+    shape: tuple[int, ...]
+    fan_in: int
+
+    def __call__(self, rng: np.random.Generator) -> NDArray[np.float32]:
+        """A fresh tensor."""
+        bound = 1 / math.sqrt(self.fan_in)
+        return rng.uniform(-bound, bound, self.shape).astype(np.float32)
+
+    def __str__(self) -> str:
+        bound = f"{1 / math.sqrt(self.fan_in):.3g}"
+        return f"U(-{bound}, {bound})"

@@ -1,0 +1,173 @@
+"""Layers as they are initialised, drawn thousands of times and measured.
+
+Figure 2, left, of "Efficacy of data-free metrics": which alphas a layer has before any training.
+
+Layers of one shape and one law are one population, drawn once for all of them. Draw k of a population is the same
+whatever else is drawn, and whichever model asks for it: `raylab.experiments.initial_models` makes models of such draws.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from raylab import spectral
+from raylab.errors import UserError
+from raylab.experiments.metrics import measured, metrics_of
+from raylab.experiments.study import Study, common
+from raylab.layers import measurable, parameters_of, size_columns
+from raylab.models.initial_laws import laws_of
+from raylab.models.networks import Network
+from raylab.registry import bind, call
+from raylab.types import Array, Group, Layer, Outcome, Trial, TrialResult, digest, generator
+
+if TYPE_CHECKING:
+    from raylab.config import Config
+
+COLUMNS: Mapping[str, type] = {
+    **{"layer_index": int, "kind": str, "N": int, "M": int, "matrices": int, "law": str, "stands_for": str},
+}
+INITIAL = "initial"  # what is done to a layer: nothing but its initialisation
+UNKNOWN = "how it is initialised is not known"
+DRAWS_A_GROUP = 50  # about a second of work: a 512 x 512 layer takes 20 ms
+Draw = Callable[[np.random.Generator], Array]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Population:
+    """All layers of one shape that are initialised alike."""
+
+    layer: Layer  # the first of them
+    stands_for: tuple[str, ...]  # the names of all
+    law: str
+    draw: Draw
+
+    @property
+    def digest(self) -> str:
+        """Of what a generator makes of it: two with the same draws are one."""
+        return digest([self.layer.shape, self.draw(generator(0, "which law is it?")).tobytes().hex()])
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitialLayers(Study):
+    """The experiment, with every name resolved."""
+
+    model_name: str
+    populations: Mapping[str, Population]  # by digest
+    draws: int
+    skipped: Mapping[str, str]  # layer -> why it is left out
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What changes an answer and is in no config."""
+        return self._identity(laws=digest(list(self.populations)))
+
+    @property
+    def columns(self) -> Mapping[str, type]:
+        """Every value a row may carry."""
+        return {**COLUMNS, **spectral.columns(self.metrics, self.options)}
+
+    def trials(self) -> list[Trial]:
+        """The draws of each population in turn: more of them leave the first as they are."""
+        return [trial_of(self, key, k) for key in self.populations for k in range(self.draws)]
+
+    def work(self, pending: Sequence[Trial]) -> dict[str, str]:
+        """How often each kind of layer is drawn."""
+        left = dict.fromkeys(self.populations, 0)
+        for trial in pending:
+            left[trial.checkpoint] += 1
+        return {
+            f"population {population.layer.name}": (
+                f"{' x '.join(map(str, population.layer.shape))}, {population.law}, "
+                f"for {', '.join(population.stands_for)}; {left[key]:,} draws to measure"
+            )
+            for key, population in self.populations.items()
+        }
+
+    def groups(self, pending: Sequence[Trial]) -> list[Group]:
+        """So many draws of one population each."""
+        made: list[Group] = []
+        for _, of_one in groupby(pending, key=lambda trial: trial.checkpoint):
+            trials = list(of_one)
+            made += [tuple(trials[k : k + DRAWS_A_GROUP]) for k in range(0, len(trials), DRAWS_A_GROUP)]
+        return made
+
+    def run(self, group: Group) -> Iterator[Outcome]:
+        """Draw and measure here: what is small is sent, the rows, and not the weights."""
+        drawn = [self._drawn(trial) for trial in group]
+        yield from map(Outcome, measured(drawn, self.metrics, self.options))
+
+    def measure(self, outcomes: Sequence[Outcome]) -> list[TrialResult]:
+        """Nothing is left to be done."""
+        return [outcome.result for outcome in outcomes]
+
+    def _drawn(self, trial: Trial) -> Outcome:
+        population = self.populations[trial.checkpoint]
+        layer = population.layer
+        about = {"layer_index": layer.index, "kind": layer.kind, "law": population.law}
+        about |= {"stands_for": ", ".join(population.stands_for)}
+        values = about | size_columns(layer, self.options.conv, self.options.groups)
+        return Outcome(TrialResult(trial, "ok", values), layer, population.draw(trial.rng()))
+
+
+def trial_of(study: InitialLayers, population: str, k: int) -> Trial:
+    """The k-th draw of a population."""
+    layer = study.populations[population].layer.name
+    return study._trial(model=study.model_name, checkpoint=population, layer=layer, perturbation=INITIAL, draw=k)
+
+
+def build(config: Config) -> InitialLayers:
+    """The experiment of a config. Raises UserError for a model, layer or option that is not there."""
+    metrics = metrics_of(config, COLUMNS)
+    make = bind({key: value for key, value in config.model.items() if key != "name"}, "model")
+    populations, skipped = populations_of(call(make, config.model, "model"), config)
+    return InitialLayers(
+        **common(config, metrics, make),
+        model_name=str(config.model.get("name", config.model["_target_"])),
+        populations={population.digest: population for population in populations},
+        draws=config.draws,
+        skipped=skipped,
+    )
+
+
+def populations_of(made: Any, config: Config) -> tuple[list[Population], dict[str, str]]:
+    """The populations that the layers of a model are drawn from, and why other layers are left out."""
+    module = made.module() if isinstance(made, Network) else made
+    layers, outside = measurable(module, config.spectral, config.layers)
+    skipped = {item.layer.name: item.reason for item in outside}
+    alike: dict[tuple[Any, ...], list[tuple[Layer, Draw]]] = {}
+    for layer, (law, draw) in _laws(made, module, layers, config, skipped).items():
+        alike.setdefault((law, layer.shape, layer.kind, layer.groups), []).append((layer, draw))
+    populations = [
+        Population(layer=same[0][0], stands_for=tuple(layer.name for layer, _ in same), law=law, draw=same[0][1])
+        for (law, *_), same in alike.items()
+    ]
+    if not populations:
+        why = next(iter(skipped.items()), None)
+        raise UserError(f"No layer of this model can be drawn{f': {why[0]}, {why[1]}' if why else ''}.")
+    return populations, skipped
+
+
+def _laws(
+    made: Any, module: Any, layers: Sequence[Layer], config: Config, skipped: dict[str, str]
+) -> dict[Layer, tuple[str, Draw]]:
+    """How each layer is initialised, in words and to draw from; why one is left out goes into `skipped`."""
+    if hasattr(made, "initial_law"):
+        return {layer: (str(law := made.initial_law(layer, "weight")), law) for layer in layers}
+    known = laws_of(made.anew) if isinstance(made, Network) and made.anew else {}
+    found: dict[Layer, tuple[str, Draw]] = {}
+    for layer, parameters in zip(layers, parameters_of(module, layers, config.spectral), strict=True):
+        law = known.get(parameters.weight) if parameters else None
+        if parameters is None or law is None or law.constant:
+            skipped[layer.name] = UNKNOWN if law is None else f"always initialised as {law}"
+        elif parameters.part is None or law.entries_alike:
+            shape = parameters.part.shape if parameters.part else tuple(module.get_parameter(parameters.weight).shape)
+            found[layer] = (str(law), functools.partial(law.draw, shape=shape))
+        else:
+            skipped[layer.name] = f"a part of a tensor that is {law} as a whole"
+    return found
