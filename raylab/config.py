@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raylab import unread
 from raylab.errors import UserError
 from raylab.models.sources import label
 from raylab.registry import suggest
@@ -146,6 +147,7 @@ def compose(overrides: Sequence[str], extra_dir: str | None = None) -> tuple[Con
     _refuse_extra(settings)
     assert isinstance(config, Config)
     _check(config)
+    unread.refuse(config.kind, overrides, settings, lambda words: compose(words, extra_dir)[1])
     return config, settings
 
 

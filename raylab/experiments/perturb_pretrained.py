@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raylab import perturb, spectral
-from raylab.data.evaluation import IGNORED, EvaluationData
+from raylab.data.evaluation import EvaluationData
 from raylab.errors import UserError
+from raylab.experiments.given_data import data_of, described
 from raylab.experiments.metrics import measured, metrics_of
 from raylab.experiments.perturbations import perturbations_of, trials_of_layers
 from raylab.experiments.study import Study, common
 from raylab.layers import LayerParameters, measurable, parameters_of
 from raylab.models.initial_laws import laws_of
-from raylab.models.networks import Network, of_module
+from raylab.models.networks import Network, of_module, open_network
 from raylab.models.recording.entry_laws import Fixed, Law
+from raylab.models.sources import place_of
 from raylab.registry import bind, call
 from raylab.types import (
     ORIGINAL,
@@ -98,11 +100,9 @@ class PerturbPretrained(Study):
     def work(self, pending: Sequence[Trial]) -> dict[str, str]:
         """The model, the data, and how many passes over them."""
         passes = sum(trial.perturbation != ORIGINAL for trial in pending)
-        labels = "tokens" if self.data.task == "text" else "images"
-        scored = int((self.data.y != IGNORED).sum())
         return {
             "model": f"{self.network.name}, {self.network.origin}; {_count(self.network)} parameters",
-            "data": f"{self.data.name}, {scored:,} {labels}",
+            "data": described(self.data),
             "passes": f"{passes:,} over the data, each from just below its layer on, in {self.precision}",
         }
 
@@ -140,9 +140,10 @@ def build(config: Config) -> PerturbPretrained:
     perturbations = perturbations_of(config)
     make = bind({key: value for key, value in config.model.items() if key != "name"}, "model")
     load = bind(config.data, "data")
+    _require_place(make, config.model)
     network = _network(call(make, config.model, "model"), make, config.model)
     _require_theta_0(network, perturbations)
-    data = _data(load, config, network)
+    data = data_of(load, config, network)
     laws = None if perturb.NEED_NO_LAW.issuperset(perturbations) else _laws(network)
     layers, skipped = _layers(network, laws, config)
     drawn = {name for parameters in layers for name in parameters.names}
@@ -172,22 +173,15 @@ def _network(made: Any, make: Any, model: Mapping[str, Any]) -> Network:
     return of_module(str(model.get("name") or type(made).__name__), made, anew, origin=origin)
 
 
-def _data(load: Any, config: Config, network: Network) -> EvaluationData:
-    """What the network is evaluated on; a loader that asks for the network gets it."""
-    wants = "network" in inspect.signature(load).parameters
-    data = call(load, config.data, "data", **({"network": network} if wants else {}))
-    if not isinstance(data, EvaluationData):
-        raise UserError(
-            f"data '{config.data['_target_']}' gives a {type(data).__name__}, which a given model is not evaluated on: "
-            "choose data=imagenet, data=cifar10 or data=wikitext, or give a raylab.data.EvaluationData."
-        )
-    context = data.x.shape[1] if data.task == "text" else 0
-    if network.context is not None and context > network.context:
-        raise UserError(
-            f"Windows of {context} tokens are longer than the {network.context} that {network.name} has positions for: "
-            f"give data.context={network.context} or less."
-        )
-    return data
+def _require_place(make: Any, model: Mapping[str, Any]) -> None:
+    """theta_0 lies somewhere: what is missing there is said of it, not of the model."""
+    place = model.get("initial")
+    if not place or getattr(make, "func", None) is not open_network:
+        return
+    try:
+        place_of(place, bool(model.get("download")))
+    except UserError as error:
+        raise UserError(f"model.initial={place} cannot be opened: {error}") from error
 
 
 def _require_theta_0(network: Network, perturbations: Mapping[str, Perturbation]) -> None:

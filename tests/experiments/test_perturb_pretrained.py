@@ -62,7 +62,7 @@ def built(*overrides):
             kind="perturb_pretrained",
             model={"_target_": settings.pop("model._target_")},
             data={"_target_": settings.pop("data._target_")},
-            perturbations=["original", "rerandomize"],
+            perturbations=settings.pop("perturbations", "original,rerandomize").split(","),
             metrics=["norms"],
             draws=2,
             batch_size=16,
@@ -271,6 +271,17 @@ def test_a_module_of_ones_own(place):
             guess = own(x).argmax(1).numpy()
         assert result.values["accuracy"] == (guess == experiment.data.y).mean(), trial
         assert result.values.get("buffers") == (None if trial.layer is None else "kept")
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")  # the lab's own
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_weights_that_are_no_numbers_are_a_failed_row_that_says_so(place):
+    found = results(images("perturbations=pretrained_lab:breaks"))
+    failed = [r for r in found if r.status == "failed"]
+    assert {r.trial.layer for r in failed} == {"body"} and len(found) == 1 + 3 * 2
+    for result in failed:
+        assert "accuracy" not in result.values and len(result.error.splitlines()) == 1
+        assert "breaks made NaN or infinite numbers (float32) of body.weight" in result.error
 
 
 def test_a_function_that_only_loads_shows_no_laws(place):
