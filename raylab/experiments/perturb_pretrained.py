@@ -47,7 +47,7 @@ COLUMNS: Mapping[str, type] = {
     **{"precision": str, "loss_error": float, "law": str, "bias": str, "buffers": str, "tied": str},
 }
 EVALUATION_VERSION = "1"  # raised whenever the same weights would give another accuracy, loss or perplexity
-UNKNOWN = "how it was initialised is not known: let the function that makes the model take pretrained=False"
+UNKNOWN = "how it was initialised is not known: let what makes the model take pretrained=False, and seed nothing itself"
 TRIALS_A_RANGE = 20  # to come to a range costs at most one pass more, a twentieth of its work
 
 
