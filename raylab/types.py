@@ -238,6 +238,10 @@ class Experiment(Protocol):
         """Evaluate the trials of a group, one at a time. A trial that fails is an outcome too."""
         ...
 
+    def release(self) -> None:
+        """Let go of what `run` has kept from one group to the next in this thread."""
+        ...
+
     def measure(self, outcomes: Sequence[Outcome]) -> list[TrialResult]:
         """The spectral part of some trials, done where the eigensolver is."""
         ...

@@ -129,6 +129,12 @@ class PerturbPretrained(Study):
 
         return pretrained.run(self, group)
 
+    def release(self) -> None:
+        """Let go of the model, and of the activations that this worker has come to."""
+        from raylab.experiments import pretrained
+
+        pretrained.release()
+
     def measure(self, outcomes: Sequence[Outcome]) -> list[TrialResult]:
         """The spectra of perturbed weights; an outcome without weights is finished as it is."""
         return measured(outcomes, self.metrics, self.options)

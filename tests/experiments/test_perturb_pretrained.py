@@ -1,8 +1,10 @@
 """Given models without a cluster: the rows, against models that are patched by hand and evaluated whole."""
 
+import gc
 import itertools
 import math
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -196,6 +198,24 @@ def test_a_worker_goes_on_after_an_experiment_that_could_not_begin(place, langua
         with pytest.raises(ZeroDivisionError):
             results(other)
     assert same(results(experiment, experiment.trials()[:2]), before)
+
+
+def test_a_model_is_held_from_group_to_group_and_not_after_the_last(language, monkeypatch):
+    monkeypatch.setattr(perturb_pretrained, "TRIALS_A_RANGE", 4)
+    begun: list[weakref.ref] = []
+    begin = pretrained._begin
+    monkeypatch.setattr(pretrained, "_begin", lambda e: begun.append(weakref.ref(walk := begin(e))) or walk)
+    experiment = language[0]
+    stream = inline.stream(experiment, experiment.trials())
+    next(stream)
+    assert len(begun) == 1 and begun[0]() is not None
+    list(stream)
+    gc.collect()
+    assert len(begun) == 1 and begun[0]() is None
+    next(broken_off := inline.stream(experiment, experiment.trials()))
+    broken_off.close()
+    gc.collect()
+    assert len(begun) == 2 and begun[1]() is None
 
 
 def test_of_a_fused_projection_the_queries_alone(place):
