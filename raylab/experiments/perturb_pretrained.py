@@ -164,8 +164,13 @@ def build(config: Config) -> PerturbPretrained:
         biases=config.biases,
         batch_size=config.batch_size,
         precision=config.precision,
-        activations=config.activations,
+        activations=_of_a_worker(config.activations, config.cluster.gpus_per_worker),
     )
+
+
+def _of_a_worker(budget: Budget, gpus: float) -> Budget:
+    """What one of several workers on a GPU may hold there; a worker uses one GPU, however many it has."""
+    return replace(budget, gpu_gb=budget.gpu_gb * min(gpus, 1.0)) if gpus else budget
 
 
 def _network(made: Any, make: Any, model: Mapping[str, Any]) -> Network:

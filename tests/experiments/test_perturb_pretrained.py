@@ -248,6 +248,13 @@ def test_one_expert_is_perturbed_and_nothing_else(place):
     assert len({r.values["loss"] for r in found}) > len(experiment.layers)
 
 
+def test_workers_that_share_a_gpu_share_what_may_lie_there(place):
+    overrides = ["layers=[transformer.wpe]", "activations.gpu_gb=10"]
+    for gpus, gb in ((0, 10), (0.25, 2.5), (1, 10), (2, 10)):
+        experiment = gpt2(place, *overrides, f"cluster.gpus_per_worker={gpus}")
+        assert (experiment.activations.gpu_gb, experiment.activations.host_gb) == (gb, 8)
+
+
 def test_biases_may_be_kept(place):
     experiment = gpt2(place, "biases=kept", "layers=[transformer.h.0.mlp.c_fc]")
     assert {r.values["bias"] for r in results(experiment) if r.trial.layer} == {"kept"}
