@@ -107,7 +107,12 @@ class PerturbPretrained(Study):
         }
 
     def groups(self, pending: Sequence[Trial]) -> list[Group]:
-        """The model as it is; then contiguous ranges of depth with about the same work each."""
+        """The model as it is; then contiguous ranges of depth with about the same work each.
+
+        Depth is the order in which the model registers its layers: another one would take a pass of the model here.
+        Where it is not that of the pass, a range is still worked in the latter, and each may begin at the inputs: 40
+        layers that are registered backwards or at random cost 1.03 to 1.06 times as much in all.
+        """
         as_it_is = tuple(trial for trial in pending if trial.perturbation == ORIGINAL)
         perturbed = [trial for trial in pending if trial.perturbation != ORIGINAL]
         depth = {parameters.layer.name: k / len(self.layers) for k, parameters in enumerate(self.layers)}
