@@ -31,7 +31,8 @@ class ClusterConfig:
     gpus_per_worker: float = 0.0  # fractions share a GPU
     eigen_actors: int | None = None  # null: one for every four workers, at least one
     gpus_per_eigen_actor: float = 0.0
-    object_store_gb: float = 0.5  # shared memory for the data and the weights on their way, when address is "local"
+    # shared memory for weights on their way, beside that of model and data themselves, when address is "local"
+    object_store_gb: float = 0.5
     retries: int = 3  # of a task whose worker or node died
 
 

@@ -7,12 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from raylab.data import hub, parquet, text
 from raylab.data.evaluation import EvaluationData
-from raylab.data.tokens import tokenise
 from raylab.errors import UserError, first_line
 
 REPOSITORY = "Salesforce/wikitext"
@@ -58,22 +54,6 @@ def load(
         cache=cache,
         download=download or bool(getattr(network, "download", False)),
     )
-
-
-def load_ids(
-    tokenizer: str | Path,
-    root: str | Path | None = None,
-    *,
-    config: str = "wikitext-103-v1",
-    split: str = "validation",
-    joining: str = "blank_lines",
-    tokens: int | None = None,
-    cache: str | Path | None = None,
-    download: bool = False,
-) -> NDArray[np.int32]:
-    """The token ids of a split one after another, (tokens,), to train on. Arguments as those of `load`."""
-    texts = joined(rows(root, config=config, split=split, download=download), joining)
-    return tokenise(texts, str(tokenizer), limit=tokens, cache=cache, download=download).ids
 
 
 def rows(root: str | Path | None, *, config: str, split: str, download: bool = False) -> list[str]:

@@ -110,12 +110,6 @@ def test_documents_are_tokenised_by_themselves(small, tokenizer, reader, cache):
     assert data.words == round(len("".join(ROWS).split()) * (found.ids.size - 2) / found.ids.size)
 
 
-def test_ids_to_train_on(folder, tokenizer, reader, cache):
-    ids = wikitext.load_ids(tokenizer, folder, tokens=3000, cache=cache)
-    text = "\n\n".join(wikitext.rows(folder, config="", split="validation"))
-    assert ids.dtype == np.int32 and ids.tolist() == reader(text, verbose=False)["input_ids"][:3000]
-
-
 def test_a_text_file_is_read_as_its_rows_are(small, tokenizer, cache):
     path = small / "wiki.test.tokens.txt"
     path.write_text("".join(row or " \n" for row in ROWS))  # as the authors' archive has blank lines
