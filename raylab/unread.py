@@ -7,15 +7,21 @@ from typing import Any
 
 from raylab.errors import UserError
 
-# Kind of experiment -> section of the config that it does not read -> what that is for.
-UNREAD = {
-    "perturb_pretrained": {
-        "models": "how many models are trained alike",
-        "stack": "how many models are trained together",
-        "train": "how models are trained",
-        "similarity": "whether a layer's output is compared with the original's",
-    }
+_TRAINING = "perturb_layers"
+_GIVEN = "perturb_pretrained"
+_PRECISION = {
+    "precision": (_GIVEN, "what a given model computes in"),
+    "biases": (_GIVEN, "whether a given model's biases go with their weights"),
+    "activations": (_GIVEN, "where a given model's activations lie"),
 }
+_MODELS = {
+    "models": (_TRAINING, "how many models are trained alike"),
+    "stack": (_TRAINING, "how many models are trained together"),
+    "train": (_TRAINING, "how models are trained"),
+    "similarity": (_TRAINING, "whether a layer's output is compared with the original's"),
+}
+# Kind of experiment -> section of the config that it does not read -> which kind does, and what it says.
+UNREAD = {_GIVEN: _MODELS, _TRAINING: _PRECISION, "spectra": {**_MODELS, **_PRECISION}}
 
 
 def refuse(
@@ -34,7 +40,8 @@ def refuse(
     for word in given:
         section = _section(word)
         if settings.get(section) != without.get(section):
-            raise UserError(f"{word} is for kind=perturb_layers ({known[section]}), and kind={kind} would not read it.")
+            reader, what = known[section]
+            raise UserError(f"{word} is for kind={reader} ({what}), and kind={kind} would not read it.")
 
 
 def _section(override: str) -> str:
