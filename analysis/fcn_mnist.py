@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from raylab.errors import UserError
 from raylab.report import labels
 from raylab.results import frame, load, read_run_info
 from raylab.results.correlate import correlate
+from raylab.results.text import TextTable
 
 LAYERS = ("fc1", "fc2", "fc3", "fc4", "fc5", "fc6")
 TABLE_1 = {
@@ -65,12 +67,8 @@ def main(folder: str) -> None:
     print(f"{provenance(rows, info)}\n")
     for name, caption in FIGURES.items():
         print(f"![{caption}](figures/fcn_mnist_{name}.png)\n\n*{caption}.*\n")
-    for title, header, lines, note in (
-        table_1(rows),
-        accuracies(rows),
-        correlations(rows),
-    ):
-        print(f"## {title}\n\n{markdown(header, lines)}\n\n{note}\n")
+    for table in (table_1(rows), accuracies(rows), correlations(rows)):
+        print(f"## {table.title}\n\n{replace(table, title='').markdown()}")
 
 
 def provenance(rows: pa.Table, info: dict) -> str:
@@ -87,7 +85,7 @@ def provenance(rows: pa.Table, info: dict) -> str:
     )
 
 
-def table_1(rows: pa.Table) -> tuple[str, Sequence[str], Sequence[Sequence[str]], str]:
+def table_1(rows: pa.Table) -> TextTable:
     """alpha of the trained layers and the test accuracy."""
     lines = []
     whole = frame.select(rows, "", None)
@@ -105,7 +103,7 @@ def table_1(rows: pa.Table) -> tuple[str, Sequence[str], Sequence[Sequence[str]]
         f"of the accuracy large: median {100 * np.median(each):.2f}, lowest {lowest}. FC6 has ten eigenvalues: its "
         "alpha is a fit to a handful of points, heavy-tailed over models, and its mean is dominated by few of them."
     )
-    return "Table 1", header, lines, note
+    return TextTable("Table 1", header, lines, note=note)
 
 
 def compared(name: str, mean: frame.Mean, published: tuple[float, float], scale: float = 1) -> Sequence[str]:
@@ -122,7 +120,7 @@ def compared(name: str, mean: frame.Mean, published: tuple[float, float], scale:
     )
 
 
-def accuracies(rows: pa.Table) -> tuple[str, Sequence[str], Sequence[Sequence[str]], str]:
+def accuracies(rows: pa.Table) -> TextTable:
     """Accuracy after each perturbation of each layer."""
     lines = []
     for condition in ("reinit", "rerandomize", "reinit_signs"):
@@ -134,10 +132,11 @@ def accuracies(rows: pa.Table) -> tuple[str, Sequence[str], Sequence[Sequence[st
         if condition in EARLIER_ACCURACY:
             lines.append(("earlier, 7 models", *(f"{100 * value:.1f}" for value in EARLIER_ACCURACY[condition])))
     note = "The paper shows these as Figures 2, 3, 7 and 12; for re-randomised layers 10 to 12 everywhere."
-    return "Accuracy [%] of perturbed models", ("", *(layer.upper() for layer in LAYERS)), lines, note
+    header = ("", *(layer.upper() for layer in LAYERS))
+    return TextTable("Accuracy [%] of perturbed models", header, lines, note=note)
 
 
-def correlations(rows: pa.Table) -> tuple[str, Sequence[str], Sequence[Sequence[str]], str]:
+def correlations(rows: pa.Table) -> TextTable:
     """rho and tau of accuracy against each metric."""
     found = correlate(rows, metrics=METRICS)
     lines = [tuple(line) for line in correlation_lines(found.to_pylist())]
@@ -158,7 +157,7 @@ def correlations(rows: pa.Table) -> tuple[str, Sequence[str], Sequence[Sequence[
         "Re-initialised and re-randomised rows together, as in the paper, and within each of the two: perfect "
         "separation of the two groups alone gives rho -.755, so that a number near it says no more than that."
     )
-    return "Correlation of accuracy with each metric", header, lines, note
+    return TextTable("Correlation of accuracy with each metric", header, lines, note=note)
 
 
 def correlation_lines(found: list[dict]) -> Iterator[list[str]]:
@@ -180,12 +179,6 @@ def correlation_lines(found: list[dict]) -> Iterator[list[str]]:
             f"{by_key[metric, 'pooled', PAIR]['rho']:+.3f}",
             f"{by_key[metric, 'pooled', PAIR]['tau']:+.3f}",
         ]
-
-
-def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    rule = ["---"] + ["---:"] * (len(header) - 1)
-    return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *lines))
 
 
 if __name__ == "__main__":

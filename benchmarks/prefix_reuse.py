@@ -1,18 +1,16 @@
 """What the reuse of activations saves in a sweep: every layer perturbed, from the last cut below it and naively.
 
-python -m benchmarks.prefix_reuse [MODEL ...] [--rounds N] [--draws N]
+python -m benchmarks.prefix_reuse [MODEL ...] [--draws N]
 
 MODEL: fcn, resnet34, vit, gpt2, gpt2_headless (its trunk alone: what the head costs can never be saved); default: all.
-Real sizes, random weights, random inputs, one core; the two roads in turn, `rounds` times; the answers must be equal
-bit for bit. By operations alone a sweep of D draws over a model of n equal blocks costs (n + 1) / 2n + 1 / D of naive.
+Real sizes, random weights, random inputs, one core; the two roads in turn at every layer; the answers must be equal bit
+for bit. Whole blocks alone, n equal ones, would let a sweep cost (n + 1) / 2n of naive; then what is saved within them.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,30 +97,29 @@ def tokens() -> tuple[torch.Tensor, torch.Tensor]:
     return ids[:, :-1], ids[:, 1:]
 
 
-def reused(case: Case, draws: int) -> list[Evaluation]:
-    walk, results = case.walk(), []
-    for parameters in sorted(case.layers(), key=lambda each: walk.depth(each.names)):
-        walk.advance_to(parameters.names)
-        results += [evaluated(walk, case, parameters, draw) for draw in range(draws)]
-    return results
-
-
-def naive(case: Case, draws: int) -> list[Evaluation]:
-    walk, results = case.walk(), []
-    for parameters in sorted(case.layers(), key=lambda each: walk.depth(each.names)):
-        results += [evaluated(walk, case, parameters, draw) for draw in range(draws)]
-    return results
+def sweep(case: Case, draws: int) -> dict[str, float]:
+    """Seconds of both roads through a whole sweep, layer by layer in turn, so that other work slows both alike."""
+    seconds = {"naive": 0.0, "reused": 0.0}
+    walks = {}
+    for road in seconds:
+        start = time.process_time()
+        walks[road] = case.walk()
+        seconds[road] += time.process_time() - start
+    for parameters in sorted(case.layers(), key=lambda each: walks["reused"].depth(each.names)):
+        results = {}
+        for road, walk in walks.items():
+            start = time.process_time()
+            if road == "reused":
+                walk.advance_to(parameters.names)
+            results[road] = [evaluated(walk, case, parameters, draw) for draw in range(draws)]
+            seconds[road] += time.process_time() - start
+        assert results["naive"] == results["reused"], "the answers differ"
+    return seconds
 
 
 def evaluated(walk: PrefixWalk, case: Case, parameters: LayerParameters, draw: int) -> Evaluation:
     with perturbed(walk.model, case.change(parameters, draw)):
         return walk.evaluate()
-
-
-def seconds(road: Callable[[Case, int], list[Evaluation]], case: Case, draws: int) -> tuple[float, list[Evaluation]]:
-    start = time.process_time()
-    results = road(case, draws)
-    return time.process_time() - start, results
 
 
 CASES = {function.__name__: function for function in (fcn, resnet34, vit, gpt2, gpt2_headless)}
@@ -131,22 +128,15 @@ CASES = {function.__name__: function for function in (fcn, resnet34, vit, gpt2, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=list(CASES))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--draws", type=int, default=2)
+    parser.add_argument("--draws", type=int, default=10)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     for name in asked.models:
         case = CASES[name]()
-        times: dict[str, list[float]] = {"naive": [], "reused": []}
-        for _ in range(asked.rounds):
-            times["naive"].append((first := seconds(naive, case, asked.draws))[0])
-            times["reused"].append((second := seconds(reused, case, asked.draws))[0])
-            assert first[1] == second[1], "the answers differ"
-        ratio = statistics.median(a / b for a, b in zip(times["naive"], times["reused"], strict=True))
-        layers = len(case.layers())
+        seconds = sweep(case, asked.draws)
         print(
-            f"{case.name}: {layers} layers x {asked.draws} draws, naive {statistics.median(times['naive']):.1f} s, "
-            f"reused {statistics.median(times['reused']):.1f} s: {ratio:.2f} times",
+            f"{case.name}: {len(case.layers())} layers x {asked.draws} draws, naive {seconds['naive']:.1f} s, "
+            f"reused {seconds['reused']:.1f} s: {seconds['naive'] / seconds['reused']:.2f} times",
             flush=True,
         )
 

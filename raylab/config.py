@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raylab import unread
 from raylab.errors import UserError
 from raylab.models.sources import label
 from raylab.registry import suggest
@@ -30,7 +31,8 @@ class ClusterConfig:
     gpus_per_worker: float = 0.0  # fractions share a GPU
     eigen_actors: int | None = None  # null: one for every four workers, at least one
     gpus_per_eigen_actor: float = 0.0
-    object_store_gb: float = 0.5  # shared memory for the data and the weights on their way, when address is "local"
+    # shared memory for weights on their way, beside that of model and data themselves, when address is "local"
+    object_store_gb: float = 0.5
     retries: int = 3  # of a task whose worker or node died
 
 
@@ -146,6 +148,7 @@ def compose(overrides: Sequence[str], extra_dir: str | None = None) -> tuple[Con
     _refuse_extra(settings)
     assert isinstance(config, Config)
     _check(config)
+    unread.refuse(config.kind, overrides, settings, lambda words: compose(words, extra_dir)[1])
     return config, settings
 
 

@@ -59,17 +59,26 @@ def perturb(
 ) -> dict[str, Array]:
     """The new tensor of every parameter of a layer, drawn in the mapping's order.
 
-    The dtype stays the trained one's. Raises UserError where a perturbation (someone's own) gives back another shape.
+    The dtype stays the trained one's. Raises UserError where a perturbation (someone's own) gives back another shape,
+    or what is no finite number: a model with such weights is wrong about everything, which would pass for a result.
     """
     new = {}
     for name, weights in layer.items():
         array = np.asarray(perturbation(weights, rng))
+        made = f"The perturbation {getattr(perturbation, '__name__', perturbation)} made"
+        place = f"{weights.layer.name}.{name}"
         if array.shape != weights.trained.shape:
             raise UserError(
-                f"The perturbation {getattr(perturbation, '__name__', perturbation)} made {array.shape} of "
-                f"{weights.layer.name}.{name}, which has shape {weights.trained.shape}: return the same shape."
+                f"{made} {array.shape} of {place}, which has shape {weights.trained.shape}: return the same shape."
             )
-        new[name] = array.astype(weights.trained.dtype, copy=False)
+        if array.dtype.kind not in "fiub":
+            raise UserError(f"{made} an array of {array.dtype} of {place}: return real numbers.")
+        with np.errstate(over="ignore"):  # what is too large for the dtype is infinite, and said below
+            new[name] = array.astype(weights.trained.dtype, copy=False)
+        if not np.isfinite(new[name]).all():
+            given = np.isfinite(weights.trained).all()
+            advice = "return finite ones" if given else "the model's own are not all finite, leave out this layer"
+            raise UserError(f"{made} NaN or infinite numbers ({new[name].dtype}) of {place}: {advice}.")
     return new
 
 

@@ -12,6 +12,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from raylab.errors import UserError
@@ -20,8 +21,10 @@ T = TypeVar("T")
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """The tail of an error message: "Did you mean 'x'? Available: x, y, z."."""
+    """The tail of an error message: "Did you mean 'x'? Available: x, y, z."; "" where nothing is known."""
     names = sorted(known)
+    if not names:
+        return ""
     close = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     return f"{hint} Available: {', '.join(names)}."
@@ -44,10 +47,19 @@ def load(target: str, what: str = "object") -> Any:
     try:
         return getattr(module, attr)
     except AttributeError:
-        public = [name for name in vars(module) if not name.startswith("_")]
         raise UserError(
-            f"'{module_name}' has no '{attr}' (for the {what} '{target}').{suggest(attr, public)}"
+            f"'{module_name}' has no '{attr}' (for the {what} '{target}').{suggest(attr, _defined_in(module))}"
         ) from None
+
+
+def _defined_in(module: ModuleType) -> list[str]:
+    """The public functions and classes that are a module's own, or its package's: not what it imports."""
+    found = []
+    for name, item in vars(module).items():
+        owner = str(getattr(item, "__module__", None) or "")
+        if not name.startswith("_") and callable(item) and f"{owner}.".startswith(f"{module.__name__}."):
+            found.append(name)
+    return found
 
 
 class Registry(Generic[T]):

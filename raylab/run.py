@@ -233,7 +233,7 @@ def _stream(
     if cluster.backend == "threads":
         yield from inline.stream_in_threads(experiment, pending, cluster.workers or spectral.threads_of(options))
         return
-    with preflight.ray_session(cluster.address, cluster.workers, cluster.object_store_gb):
+    with preflight.ray_session(cluster.address, cluster.workers, cluster.object_store_gb, experiment):
         from raylab.cluster.scheduler import Scheduler
 
         slots = preflight.worker_slots(cluster.cpus_per_worker, cluster.gpus_per_worker)

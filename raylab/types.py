@@ -99,7 +99,7 @@ class SpectralOptions:
 class Budget:
     """How much of a model's activations one worker may hold where. What fits nowhere else goes to disk."""
 
-    gpu_gb: float = 16.0  # of the memory of a GPU
+    gpu_gb: float = 16.0  # of the memory of a whole GPU; a worker with a share of one has that share of it
     host_gb: float = 8.0
     folder: str | None = None  # for what is left; null: the system's folder of temporary files
 
@@ -236,6 +236,10 @@ class Experiment(Protocol):
 
     def run(self, group: Group) -> Iterator[Outcome]:
         """Evaluate the trials of a group, one at a time. A trial that fails is an outcome too."""
+        ...
+
+    def release(self) -> None:
+        """Let go of what `run` has kept from one group to the next in this thread."""
         ...
 
     def measure(self, outcomes: Sequence[Outcome]) -> list[TrialResult]:

@@ -68,7 +68,7 @@ def result(trial: Trial, layers, text: bool) -> TrialResult:
 
 def _evaluated(trial: Trial, layers, text: bool, rng: np.random.Generator) -> dict[str, float | int]:
     spread = 0.0 if trial.perturbation == "original" else rng.normal()
-    place = 0.0 if trial.layer is None else list(layers).index(trial.layer) / (len(layers) - 1)
+    place = 0.0 if trial.layer is None else list(layers).index(trial.layer) / max(1, len(layers) - 1)
     whole = trial.perturbation == "original"
     if text:
         loss = TEXT_BASELINE if whole else left(place, True) + 0.02 * spread

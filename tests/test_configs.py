@@ -54,6 +54,30 @@ def test_a_mistake_is_one_line_that_helps(override, says):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("word", ["models=1", "similarity=false", "train.epochs=12", "train=sgd", "debug=tiny"])
+def test_what_changes_nothing_is_not_refused(word):
+    composed, _ = config.compose(["experiment=gpt2", word])
+    assert composed.kind == "perturb_pretrained"
+
+
+def test_a_file_of_ones_own_may_say_what_is_not_read(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    lines = "# @package _global_\nname: mine\nkind: perturb_pretrained\nmodels: 7\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(lines)
+    assert config.compose(["experiment=mine"], extra_dir=str(tmp_path))[0].models == 7
+    for word in ("models=3", "stack=2", "train.momentum=0.5"):
+        with pytest.raises(UserError, match=f"{word} is for kind=perturb_layers") as error:
+            config.compose(["experiment=mine", word], extra_dir=str(tmp_path))
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("experiment", ["digits", "fcn_mnist", "spectra"])
+@pytest.mark.parametrize("word", ["precision=bfloat16", "biases=kept", "activations.host_gb=1"])
+def test_knobs_of_given_models_are_refused_elsewhere(experiment, word):
+    with pytest.raises(UserError, match="is for kind=perturb_pretrained"):
+        config.compose([f"experiment={experiment}", word])
+
+
 def test_a_later_override_wins_over_the_experiment():
     assert config.compose(["experiment=fcn_mnist", "models=3", "model.depth=2"])[0].models == 3
 

@@ -118,6 +118,30 @@ def test_a_perturbation_of_ones_own_is_pointed_to(monkeypatch):
         run("my_lab:shrink")
 
 
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (lambda weights, rng: weights.trained * np.nan, r"made NaN or infinite numbers .* of fc2\.weight: return"),
+        (lambda weights, rng: weights.trained + np.inf, "NaN or infinite"),
+        (lambda weights, rng: weights.trained.astype(float) + 1e300, r"\(float32\)"),  # too large for the dtype
+        (lambda weights, rng: weights.trained * 1j, "an array of complex64 of fc2.weight: return real numbers"),
+        (lambda weights, rng: weights.trained.astype(str), "return real numbers"),
+    ],
+)
+def test_what_is_no_finite_number_is_no_perturbation(made, says):
+    with pytest.raises(UserError, match=says) as error:
+        perturb(made, layer_weights("fc2"), np.random.default_rng(0))
+    assert "\n" not in str(error.value)
+
+
+def test_a_layer_that_is_broken_already_is_not_blamed_on_the_perturbation():
+    layer = Layer("norm", 0, "linear", (3, 3))
+    broken = np.full((3, 3), np.nan, np.float32)
+    weights = {"weight": LayerWeights(layer, "weight", broken, None, lambda rng: broken)}
+    with pytest.raises(UserError, match="the model's own are not all finite"):
+        perturb(PERTURBATIONS.resolve("permute"), weights, np.random.default_rng(0))
+
+
 def test_a_typo_is_answered_with_the_nearest_name():
     with pytest.raises(UserError, match="Did you mean 'rerandomize'"):
         PERTURBATIONS.resolve("rerandomise")

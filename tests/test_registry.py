@@ -38,6 +38,18 @@ def test_a_wrong_target_is_one_line(target, says):
     assert says in str(error.value) and "\n" not in str(error.value)
 
 
+def test_only_what_a_module_defines_is_suggested(tmp_path, monkeypatch):
+    source = "import numpy as np\nfrom math import gcd\nLIMIT = 3\ndef gini(spectrum): return 1.0\nclass Nose: pass\n"
+    (tmp_path / "lab_to_suggest.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError) as error:
+        load("lab_to_suggest:nope", "metric")
+    assert str(error.value).endswith("(for the metric 'lab_to_suggest:nope'). Available: Nose, gini.")
+    (tmp_path / "lab_without.py").write_text("import numpy as np\n")
+    with pytest.raises(UserError, match=r"'lab_without:nope'\)\.$"):
+        load("lab_without:nope", "metric")
+
+
 def test_arguments_are_checked_before_any_work():
     assert bind({"_target_": "math:gcd"}, "model")(4, 6) == 2
     assert bind({"_target_": "math:isclose", "rel_tol": 0.5}, "model")(1.0, 1.4)

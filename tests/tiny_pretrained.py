@@ -57,6 +57,31 @@ def images():
     return EvaluationData(name="noise", task="image", x=x, y=rng.integers(0, 5, 40), mean=(0.5,) * 3, std=(0.2,) * 3,
                           revision="r1", protocol={"crop": "none", "subset": None})
 
+def labelled(most):
+    import dataclasses
+    data = images()
+    return dataclasses.replace(data, y=np.where(np.arange(40) == 7, most, data.y))
+
+def too_many():
+    return labelled(999)
+
+def negative():
+    return labelled(-1)
+
+class Headless(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return {"hidden": self.body(x)}
+
+def headless():
+    return Headless()
+
+def breaks(weights, rng):
+    return weights.trained / 0 if weights.layer.name == "body" else weights.trained * 2
+
 def sentences():
     return {"not": "data"}
 """

@@ -16,8 +16,11 @@ TICK_SECONDS = 0.5  # at most so long between two looks at the clock, the sink a
 def stream(experiment: Experiment, pending: Sequence[Trial]) -> Iterator[list[TrialResult]]:
     """Results in the order of the experiment's groups."""
     with one_thread_of_blas:  # as on a worker: the last digits of a sum depend on the number of threads
-        for group in experiment.groups(pending):
-            yield from _results(experiment, group)
+        try:
+            for group in experiment.groups(pending):
+                yield from _results(experiment, group)
+        finally:  # a worker of a cluster ends by itself; this process goes on
+            experiment.release()
 
 
 def stream_in_threads(experiment: Experiment, pending: Sequence[Trial], threads: int) -> Iterator[list[TrialResult]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 from collections.abc import Iterator
@@ -28,8 +29,12 @@ _ENVIRONMENT = {
 
 
 @contextmanager
-def ray_session(address: str, workers: int | None, object_store_gb: float) -> Iterator[None]:
-    """A Ray session that ends with the block. `address` "local" starts one here and joins nothing."""
+def ray_session(address: str, workers: int | None, object_store_gb: float, shared: object = None) -> Iterator[None]:
+    """A Ray session that ends with the block. `address` "local" starts one here and joins nothing.
+
+    object_store_gb: of shared memory beside what the thing that is `shared` by all workers takes itself. What finds no
+    room, Ray keeps on disk.
+    """
     for name, value in _ENVIRONMENT.items():
         if name != "RAY_AUTH_MODE" or address == "local":
             os.environ.setdefault(name, value)
@@ -39,7 +44,7 @@ def ray_session(address: str, workers: int | None, object_store_gb: float) -> It
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
         os.environ |= _WORKERS  # inherited by every process that Ray starts here
-        store = int(object_store_gb * 1024**3)
+        store = int(object_store_gb * 1024**3) + bytes_of(shared)
         ray.init(
             "local",
             num_cpus=workers,
@@ -55,6 +60,14 @@ def ray_session(address: str, workers: int | None, object_store_gb: float) -> It
         yield
     finally:
         ray.shutdown()
+
+
+def bytes_of(thing: object) -> int:
+    """What a thing takes in Ray's object store. Its arrays are not copied to find out."""
+    cloudpickle: Any = importlib.import_module("ray.cloudpickle")
+    arrays: list[int] = []
+    rest = cloudpickle.dumps(thing, protocol=5, buffer_callback=lambda buffer: arrays.append(buffer.raw().nbytes))
+    return len(rest) + sum(arrays)
 
 
 def _join(address: str, quiet: dict[str, Any]) -> None:

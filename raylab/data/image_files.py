@@ -45,9 +45,15 @@ def _of_split(place: Path, names: Sequence[str]) -> list[Path] | Path | None:
 def _in_folder(folder: Path, classes: str | None) -> Images:
     places = (folder, *(folder / inside for inside in INSIDE))
     if files := sorted(path for place in places for path in place.glob("*.parquet")):
-        if others := [path.name for path in files if path.name.startswith(("train-", "test-", "validation-"))]:
+        if others := [split for split, names in SPLITS.items() if _named(files, names)]:
             raise UserError(
-                f"{folder} has no parquet file of the split, only {others[0]}. Give data.split=train or so."
+                f"{folder} has no parquet file of the split, only {_named(files, SPLITS[others[0]])[0]}: "
+                f"give data.split={' or '.join(others)}."
             )
         return ParquetImages(files)
     return ClassFolders.at(folder, classes)
+
+
+def _named(files: Sequence[Path], names: Sequence[str]) -> list[str]:
+    """The names of those that are of a split."""
+    return [path.name for path in files if path.name.startswith(tuple(f"{name}-" for name in names))]

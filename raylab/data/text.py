@@ -50,7 +50,7 @@ def evaluation(
     of its tokens that are scored. tokens: the first so many only. Raises UserError for values that make no sense.
     """
     stride = context if stride is None else stride
-    _check(context, stride, normaliser)
+    check(context, stride, normaliser)
     stream = tokenise(texts, tokenizer, limit=tokens, cache=cache, download=download)
     if joining != "documents" and context > len(stream.ids):
         raise UserError(f"data.context={context} is more than the text's {len(stream.ids)} tokens: give a smaller one.")
@@ -121,7 +121,13 @@ def _scores(window: Window) -> bool:
     return window.end - max(window.new, window.begin + 1) > 0
 
 
-def _check(context: int, stride: int, normaliser: str) -> None:
+def check(context: int, stride: int | None, normaliser: str, network: Any = None) -> None:
+    """Raise UserError for a protocol that makes no sense, or windows longer than a network has positions for.
+
+    It needs no text: what is wrong is said before one is read.
+    """
+    stride = context if stride is None else stride
+    check_positions(context, network)
     if context < 2:
         raise UserError(f"data.context={context} must be at least 2 tokens.")
     if not 1 <= stride <= context:
@@ -130,3 +136,13 @@ def _check(context: int, stride: int, normaliser: str) -> None:
         )
     if normaliser not in NORMALISERS:
         raise UserError(f"data.normaliser={normaliser} is not known. Available: {', '.join(NORMALISERS)}.")
+
+
+def check_positions(context: int, network: Any) -> None:
+    """Raise UserError where windows of so many tokens are longer than a network has positions for."""
+    most = getattr(network, "context", None)
+    if most is not None and context > most:
+        raise UserError(
+            f"Windows of {context} tokens are longer than the {most} that {network.name} has positions for: "
+            f"give data.context={most} or less."
+        )

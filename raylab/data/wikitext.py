@@ -7,12 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from raylab.data import hub, parquet, text
 from raylab.data.evaluation import EvaluationData
-from raylab.data.tokens import tokenise
 from raylab.errors import UserError, first_line
 
 REPOSITORY = "Salesforce/wikitext"
@@ -43,11 +39,13 @@ def load(
     None: what `datasets` has in its cache, where `download` puts it. tokenizer: a folder or hub id in the place of
     `network.tokenizer`. joining: how rows become text, see `joined`. Raises UserError for what is not there.
     """
+    text.check(context, stride, normaliser, network)
+    wanted = text.tokenizer_of(network, tokenizer)
     texts = joined(rows(root, config=config, split=split, download=download), joining)
     return text.evaluation(
         texts,
         name=name or f"{re.sub('-v[0-9]+$', '', config)} {split}",
-        tokenizer=text.tokenizer_of(network, tokenizer),
+        tokenizer=wanted,
         joining=joining,
         context=context,
         stride=stride,
@@ -56,22 +54,6 @@ def load(
         cache=cache,
         download=download or bool(getattr(network, "download", False)),
     )
-
-
-def load_ids(
-    tokenizer: str | Path,
-    root: str | Path | None = None,
-    *,
-    config: str = "wikitext-103-v1",
-    split: str = "validation",
-    joining: str = "blank_lines",
-    tokens: int | None = None,
-    cache: str | Path | None = None,
-    download: bool = False,
-) -> NDArray[np.int32]:
-    """The token ids of a split one after another, (tokens,), to train on. Arguments as those of `load`."""
-    texts = joined(rows(root, config=config, split=split, download=download), joining)
-    return tokenise(texts, str(tokenizer), limit=tokens, cache=cache, download=download).ids
 
 
 def rows(root: str | Path | None, *, config: str, split: str, download: bool = False) -> list[str]:
@@ -126,9 +108,11 @@ def _parquet_files(place: Path, config: str, split: str) -> list[Path]:
     for folder in (place, place / config):
         if files := parquet.of_split(folder, [split]):
             return files
-    there = sorted({path.name.split("-")[0] for path in place.glob("*-*.parquet")})
-    known = f" There: {', '.join(there)}." if there else ""
-    raise UserError(f"{place} has no parquet file of the split '{split}'.{known} {ADVICE}")
+    there = sorted(
+        {path.name.split("-")[0] for folder in (place, place / config) for path in folder.glob("*-*.parquet")}
+    )
+    known = f"give data.split={' or '.join(there)}, which it has." if there else ADVICE
+    raise UserError(f"{place} has no parquet file of the split '{split}': {known[0].lower()}{known[1:]}")
 
 
 def _column(path: Path) -> list[str]:

@@ -37,14 +37,14 @@ class Anatomy:
         """With those cuts alone that fit, and those that a single tensor crosses."""
         return replace(self, cuts=tuple(cut for cut in self.cuts if len(cut.crossing) == 1 or fits(cut)))
 
-    def cut_below(self, parameters: Sequence[str]) -> int | None:
-        """Index of the last cut that none of these parameters has an influence on; None: there is none.
+    def cut_below(self, parameters: Sequence[str]) -> int:
+        """Index of the last cut that none of these parameters has an influence on; -1, the inputs: there is none.
 
         A parameter that the recorded pass did not read is given the benefit of no doubt: it is taken to be the first.
         """
         time = min((self.first_use.get(name, 0) for name in parameters), default=0)
         below = [k for k, cut in enumerate(self.cuts) if cut.time <= time]
-        return below[-1] if below else None
+        return below[-1] if below else -1
 
 
 def examine(model: nn.Module, inputs: Tensor) -> Anatomy:

@@ -76,22 +76,16 @@ class PrefixWalk:
 
     def rewind(self) -> None:
         """Back to the inputs."""
-        self.position: int | None = None  # index of the cut whose activations are held
+        self.depth_reached = -1  # index of the cut whose activations are held; -1: the inputs
         self._boundary = Boundary(len(self._batches), self._device, self._budget)
 
     def _fits_into_memory(self, cut: Cut) -> bool:
         gpu_gb = self._budget.gpu_gb if self._device.type != "cpu" else 0.0
         return cut.nbytes * len(self._y) <= (gpu_gb + self._budget.host_gb) * GB
 
-    @property
-    def depth_reached(self) -> int:
-        """Where the boundary is, as `depth` counts."""
-        return -1 if self.position is None else self.position
-
     def depth(self, parameters: Sequence[str]) -> int:
         """How far a walk has to have come for these parameters: -1 is the inputs, then the cuts from 0 on."""
-        below = self.anatomy.cut_below(parameters)
-        return -1 if below is None else below
+        return self.anatomy.cut_below(parameters)
 
     def advance_to(self, parameters: Sequence[str]) -> None:
         """Move the boundary up to just below the first of some parameters. ValueError where it is above that."""
@@ -109,7 +103,7 @@ class PrefixWalk:
         except BaseException:
             self.rewind()  # some batches are at one cut and some at the other
             raise
-        self.position = target
+        self.depth_reached = target
 
     def evaluate(self, watch: Watch | None = None) -> Evaluation:
         """Accuracy and loss of the model as it is now, from the boundary up.
@@ -154,7 +148,7 @@ class PrefixWalk:
 
     @property
     def _cut(self) -> Cut | None:
-        return None if self.position is None else self.anatomy.cuts[self.position]
+        return None if self.depth_reached < 0 else self.anatomy.cuts[self.depth_reached]
 
     def _scored(self, inputs: Tensor, crossing: Tensors, rows: slice) -> Evaluation:
         logits = self._replay.logits(inputs, crossing)
@@ -187,11 +181,11 @@ class PrefixWalk:
     def _crossing(self, k: int, rows: slice) -> Tensors:
         """What is held of some rows of a batch; at the inputs nothing."""
         start = self._batches[k].start
-        return () if self.position is None else self._boundary.rows(k, rows.start - start, rows.stop - start)
+        return () if self.depth_reached < 0 else self._boundary.rows(k, rows.start - start, rows.stop - start)
 
     def _inputs(self, rows: slice) -> Tensor:
         """A batch of what the model takes. Above a cut nothing but its shape is asked of images."""
-        if self.position is not None and self._blank.is_floating_point():
+        if self.depth_reached >= 0 and self._blank.is_floating_point():
             inputs = self._blank.expand(rows.stop - rows.start, *self._blank.shape[1:])
         else:
             inputs = self._prepared(rows)

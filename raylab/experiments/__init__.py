@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from raylab.errors import UserError
 from raylab.registry import Registry, load
 from raylab.types import Experiment
 
@@ -22,8 +21,4 @@ KINDS.register("spectra")("raylab.experiments.spectra:build")
 def build(config: Config) -> Experiment:
     """The experiment of a config. Every name in it is resolved here, on the driver, so that a typo costs seconds."""
     own = ":" in config.kind or "." in config.kind
-    if config.kind in ("perturb_layers", "spectra") and (config.precision, config.biases) != ("float32", "replaced"):
-        raise UserError(
-            f"precision and biases are for kind=perturb_pretrained: kind={config.kind} would not read them."
-        )
     return load(config.kind if own else KINDS.resolve(config.kind), KINDS.kind)(config)

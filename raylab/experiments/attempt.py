@@ -8,14 +8,20 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from raylab.errors import UserError
 from raylab.types import Outcome, Trial, TrialResult, Value
 
 
 def attempt(trial: Trial, compute: Callable[[], Outcome]) -> Outcome:
-    """What `compute` gives, or a failed outcome with its traceback; either way with its seconds and host."""
+    """What `compute` gives, or a failed outcome; either way with its seconds and host.
+
+    Its error is the one line of a UserError, which says all there is to know, else the traceback.
+    """
     start = time.perf_counter()
     try:
         outcome = compute()
+    except UserError as error:
+        outcome = Outcome(TrialResult(trial, "failed", {}, error=str(error)))
     except Exception:
         outcome = Outcome(TrialResult(trial, "failed", {}, error=traceback.format_exc()))
     seconds = outcome.result.seconds + time.perf_counter() - start

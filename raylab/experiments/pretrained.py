@@ -41,9 +41,14 @@ def _walk(experiment: PerturbPretrained) -> LayerWalk:
         *(experiment.batch_size, experiment.precision, dataclasses.astuple(experiment.activations)),
     )
     if getattr(_held, "key", None) != key:
-        _held.walk = _held.key = None  # before there is another, which may come to nothing
+        release()  # before there is another, which may come to nothing
         _held.walk, _held.key = _begin(experiment), key
     return _held.walk
+
+
+def release() -> None:
+    """Let go of the walk that this worker is on."""
+    _held.walk = _held.key = None
 
 
 def _begin(experiment: PerturbPretrained) -> LayerWalk:

@@ -25,6 +25,9 @@ class Study:
     options: SpectralOptions
     own_code: Mapping[str, str]  # module outside raylab -> digest of its source
 
+    def release(self) -> None:
+        """Nothing is kept from one group to the next."""
+
     def _identity(self, **more: str) -> dict[str, str]:
         """What changes an answer and is in no config."""
         code = {f"code of {module}": version for module, version in self.own_code.items()}

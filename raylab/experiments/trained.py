@@ -12,6 +12,7 @@ import torch
 from raylab.evaluate import PrefixWalk
 from raylab.experiments.walk import LayerWalk
 from raylab.layers import LayerParameters
+from raylab.models.kernels import take_the_fast_road
 from raylab.train import State, train, train_stacked
 from raylab.types import LayerWeights, Outcome, Trial, TrialResult, generator
 
@@ -80,6 +81,8 @@ def _walk(experiment: PerturbLayers, checkpoint: str, trained: Trained) -> Layer
     data = experiment.data
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = experiment.make(inputs=data.inputs, outputs=data.classes).load(trained.state).to(device)
+    if device == "cpu":
+        take_the_fast_road(model)
     initial = _initial(experiment, checkpoint)
 
     def weights(parameters: LayerParameters) -> dict[str, LayerWeights]:

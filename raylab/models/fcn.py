@@ -11,18 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from raylab.models.kernels import affine
 from raylab.types import Array, Layer
-
-
-class Linear(nn.Linear):
-    """A linear layer that takes the fast road when nobody asks for gradients."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """x W^T + b; input (samples, in_features)."""
-        if torch.is_grad_enabled() or input.dim() != 2:
-            return super().forward(input)
-        return affine(input, self.weight, self.bias)
 
 
 class FCN(nn.Module):
@@ -35,7 +24,7 @@ class FCN(nn.Module):
         self.sizes = (inputs, *[width] * depth, outputs)
         for k, (fan_in, fan_out) in enumerate(zip(self.sizes, self.sizes[1:], strict=False), start=1):
             # Empty rather than default weights: those would draw from torch's global generator.
-            setattr(self, f"fc{k}", nn.utils.skip_init(Linear, fan_in, fan_out))
+            setattr(self, f"fc{k}", nn.utils.skip_init(nn.Linear, fan_in, fan_out))
 
     @property
     def layer_names(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ import numpy as np
 from raylab.errors import UserError
 from raylab.models.randomness import one_at_a_time, private_randomness
 from raylab.models.recording.entry_laws import Float32, Law, Uninitialised, fixed
+from raylab.models.sources.digests import of_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -46,13 +47,32 @@ def laws_of(build: Build) -> dict[str, Law]:
     """Parameter name -> the law that it is initialised with, of the model that `build` makes (with random weights).
 
     The model is built twice, without its random numbers: the time of its Python objects, little memory. What differs
-    between the two, by randomness that torch does not see, has no simple law. Tied parameters have the same law
-    under each of their names; global generators and defaults are afterwards as they were. Raises UserError where
-    `build` makes no module, or one that is not on the CPU.
+    between the two, by randomness that torch does not see, has no simple law; if there is such a parameter the model is
+    built twice in earnest, and what is the same both times, as of a model that seeds itself, has no law: it is left
+    out. Tied parameters have the same law under each of their names; global generators and defaults are afterwards as
+    they were. Raises UserError where `build` makes no module, or one that is not on the CPU.
     """
     first, second = (_recorded(build, seed) for seed in SEEDS)
+    plain = {name: law for name, law in first.items() if law is not None and law == second.get(name)}
+    repeated = _repeated(build, first.keys() - plain.keys())
+    return {name: plain.get(name) or Built(build, name) for name in first if name not in repeated}
+
+
+def _repeated(build: Build, names: Collection[str]) -> set[str]:
+    """The parameters which are no constants and yet the same whatever the seed: no draw of them would be fresh."""
+    if not names:
+        return set()
+    first, second = (_contents(build, names, seed) for seed in SEEDS)
+    return {name for name, content in first.items() if content is not None and content == second.get(name)}
+
+
+def _contents(build: Build, names: Collection[str], seed: int) -> dict[str, str | None]:
+    """Digests of some parameters of a model that is built; None of a constant."""
+    with _undisturbed(seed):
+        model = build()
+    arrays = {name: model.get_parameter(name).detach().float().cpu().numpy() for name in names}
     return {
-        name: law if law is not None and law == second.get(name) else Built(build, name) for name, law in first.items()
+        name: None if np.all(array == array.flat[:1]) else of_tensors([(name, array)]) for name, array in arrays.items()
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 DEPTHS = 5  # layers named in the legend of colours by depth
 BROKEN = 30.0  # nats; of costs beyond it the axis is logarithmic from 1 on
-TRAINED = "|"  # the marker of a layer as it was trained
+AS_IT_IS = "|"  # the marker of an unperturbed layer
 
 
 def against_target(
@@ -33,7 +34,8 @@ def against_target(
     """A panel for each metric: what is left of each perturbed model against it.
 
     Few layers, or several perturbations: colour by condition, marker by layer. One perturbation of more layers than
-    there are markers: colour by depth, marker by what a layer is for. Of a single model the trained layers are shown.
+    there are markers: colour by depth, marker by what a layer is for. Of a single model the unperturbed layers are
+    shown.
     """
     conditions, layers = perturbed(results), frame.layers(results)
     y = target.values(results)
@@ -43,6 +45,8 @@ def against_target(
     look = _Look(results, conditions, layers)
     rho = _estimates(correlations, target)
     panels = [_panel(results, metric, target, look, _note(rho, metric, look.one)) for metric in metrics]
+    if len(panels) == 1:  # as large as other figures of one panel, so that a page does not enlarge its letters
+        panels = [replace(panels[0], width=4.6, height=3.1)]
     return Picture(
         name, f"{target.column.capitalize()} against {what}", _caption(results, y, look), panels, look.keys()
     )
@@ -57,7 +61,7 @@ class _Look:
         self.deep = len(conditions) == 1 and len(layers) > len(labels.MARKERS)
         condition, layer = frame.texts(results, "perturbation"), frame.texts(results, "layer")
         self.inside = np.isin(condition, conditions) & (layer != "")
-        self.trained = self.one & (condition == ORIGINAL) & (layer != "")
+        self.as_it_is = self.one & (condition == ORIGINAL) & (layer != "")
         self.roles = roles_of(results)
         if self.deep:
             self.depths = depth_colors(len(layers))
@@ -82,7 +86,7 @@ class _Look:
             made = [Key(f"{at} {elided(str(self.layers[at]), 24)}", self.depths[at]) for at in named]
             used = [role for role in ROLES if role in self.roles.values()]
             made += [Key(role, None, ROLES[role][1]) for role in used if len(used) > 1]
-        return made + ([Key("layer as trained", INK, TRAINED)] if self.trained.any() else [])
+        return made + ([Key("unperturbed layer", INK, AS_IT_IS)] if self.as_it_is.any() else [])
 
 
 def depth_colors(count: int) -> list[str]:
@@ -125,8 +129,8 @@ def _caption(results: pa.Table, y: NDArray[np.float64], look: _Look) -> str:
         f"One point is the model with one layer{deed} once. ρ in a layer: among the draws of one layer, mean over "
         "layers; across: all points together, in which layers of different size and scale are compared."
     )
-    if look.trained.any():
-        text += " Strokes: the layers as they were trained, at the level of the whole model."
+    if look.as_it_is.any():
+        text += " Strokes: the unperturbed layers, at the level of the whole model."
     lost = int(np.sum(look.inside & ~np.isfinite(y)))
     return text + (f" Left out, not finite: {plural(lost, 'row')}." if lost else "")
 
@@ -134,16 +138,16 @@ def _caption(results: pa.Table, y: NDArray[np.float64], look: _Look) -> str:
 def _panel(results: pa.Table, metric: str, target: Target, look: _Look, note: str) -> Panel:
     x, y = frame.floats(results, metric), target.values(results)
     shown = look.inside & np.isfinite(x) & np.isfinite(y)
-    trained = x[look.trained & np.isfinite(x)]
+    as_it_is = x[look.as_it_is & np.isfinite(x)]
     whole = target.baseline(results).mean
 
     def draw(ax: Axes) -> None:
-        if len(trained) and np.isfinite(whole):
+        if len(as_it_is) and np.isfinite(whole):
             ax.scatter(
-                trained, np.full(len(trained), whole), s=34, marker=TRAINED, color=INK, linewidths=0.8, alpha=0.7
+                as_it_is, np.full(len(as_it_is), whole), s=34, marker=AS_IT_IS, color=INK, linewidths=0.8, alpha=0.7
             )
         points(ax, x, y, shown, look)
-        scale(ax, np.concatenate([x[shown], trained]))
+        scale(ax, np.concatenate([x[shown], as_it_is]))
         target_axis(ax, target, y[shown])
         ax.set_xlabel(labels.metric(metric))
 
@@ -187,7 +191,7 @@ def changes(results: pa.Table, target: Target) -> Picture | None:
     panels = [_changed(_change(made, name), cost, name, target, look) for name in metrics]
     caption = (
         "One point is the model with one layer perturbed once: what that costs, against the layer's metric less that "
-        "of the same layer as it was trained. ρ: all points together."
+        "of the same layer unperturbed. ρ: all points together."
     )
     return Picture(
         "changes", f"Cost in {target.column} against the change of each metric", caption, panels, look.keys()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BAND = (2.0, 6.0)  # the alpha that the literature expects of well-trained layers
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#999933", "#757b87")  # of models
+CHARACTER = 0.085  # inches that one takes on an axis, with what keeps words apart
 NAMED = 16  # layers up to which an axis has their names
 ALPHA_TICKS = (1, 1.5, 2, 3, 4, 6, 10, 15, 20, 30, 50, 100, 200)
 METRICS = (
@@ -105,11 +106,30 @@ def depth_axis(ax: Axes, names: Sequence[str]) -> None:
     room = max(0.6, 0.015 * len(names))
     ax.set_xlim(-room, len(names) - 1 + room)
     if len(names) <= NAMED:
-        short = max(map(len, names), default=0) <= 40 / max(len(names), 1)
-        ax.set_xticks(range(len(names)), [elided(name, 24) for name in names], rotation=0 if short else 90)
+        name_ticks(ax, names)
         return
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.set_xlabel("layer, in the order of the model")
+
+
+def name_ticks(ax: Axes, names: Sequence[str], width: float = 4.6) -> None:
+    """The names of layers, upright where they would overlap in a panel of so many inches."""
+    shown = tick_names(names)
+    ax.set_xticks(range(len(names)), shown, rotation=90 if upright(shown, width) else 0)
+
+
+def tick_names(names: Sequence[str]) -> list[str]:
+    """Names of layers for an axis: without the dotted parts that all of them begin with, and not too long."""
+    parts = [name.split(".") for name in names]
+    shared = 0
+    while len(names) > 1 and all(len(each) > shared + 1 and each[shared] == parts[0][shared] for each in parts):
+        shared += 1
+    return [elided(("…" if shared else "") + ".".join(each[shared:]), 24) for each in parts]
+
+
+def upright(shown: Sequence[str], width: float) -> bool:
+    """Whether names would overlap side by side in a panel of so many inches."""
+    return max(map(len, shown), default=0) * CHARACTER * len(shown) > width - 0.6
 
 
 # -- distribution over layers ------------------------------------------------------------------------------------------

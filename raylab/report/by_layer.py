@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raylab.report import labels
-from raylab.report.by_depth import BAND, alpha_axis, depth_axis
+from raylab.report.by_depth import BAND, alpha_axis, depth_axis, name_ticks, tick_names, upright
 from raylab.report.layerwise import ROLES, elided, plural, roles_of
 from raylab.report.picture import INK, Key, Panel, Picture
 from raylab.report.target import Target
@@ -30,7 +30,7 @@ DASHED, DOTTED = (0, (4, 3)), (0, (1, 2))
 
 
 def perturbed(results: pa.Table) -> list[str]:
-    """The conditions under which layers are not as they were trained."""
+    """The conditions under which layers are not as they were given."""
     return [name for name in frame.conditions(results) if name != ORIGINAL]
 
 
@@ -79,6 +79,7 @@ def _target_by_tick(results: pa.Table, target: Target, conditions: Sequence[str]
     layers, whole = frame.layers(results), target.baseline(results).mean
     values = target.values(results)
     critical = _costly(results, target, layers, whole)
+    width, height = _size(layers)
 
     def draw(ax: Axes) -> None:
         for at in critical:
@@ -86,18 +87,24 @@ def _target_by_tick(results: pa.Table, target: Target, conditions: Sequence[str]
         if np.isfinite(whole):
             ax.axhline(whole, color=INK, linestyle=DASHED, linewidth=1)
         _ticks(ax, results, values, conditions, layers)
+        name_ticks(ax, layers, width)
         target_axis(ax, target, values)
 
     keys = [Key(labels.style(name).name, labels.style(name).color) for name in conditions]
-    keys += [Key("trained", INK, "_")] if np.isfinite(whole) else []
-    caption = f"{_points(results)} Dashed: the trained model{'' if frame.one_model(results) else 's'}."
+    keys += [Key("unperturbed", INK, "_")] if np.isfinite(whole) else []
+    caption = f"{_points(results)} Dashed: the unperturbed model{'' if frame.one_model(results) else 's'}."
     if "reinit" in conditions and np.isfinite(whole) and target.better > 0:
         band = [layers[at] for at in critical]
         caption += f" Shaded: critical layers, which cost more than {COSTLY:.0f} points when re-initialised"
         caption += f" ({', '.join(band)})." if band else " (none)."
-    width = max(4.6, 1.2 + 0.55 * len(layers))
-    panel = Panel(f"{target.column.capitalize()} by layer", draw, width=width, height=3.1)
+    panel = Panel(f"{target.column.capitalize()} by layer", draw, width=width, height=height)
     return Picture(f"{target.column}_by_layer", "Robust and critical layers", caption, [panel], keys)
+
+
+def _size(layers: Sequence[str]) -> tuple[float, float]:
+    """Inches of a panel with a tick a layer: names that stand upright take nothing from the points."""
+    width, shown = max(4.6, 1.2 + 0.55 * len(layers)), tick_names(layers)
+    return width, 3.1 + (0.07 * max(map(len, shown)) if upright(shown, width) else 0.0)
 
 
 def _points(results: pa.Table) -> str:
@@ -124,7 +131,6 @@ def _ticks(
             x = at + shift + rng.uniform(-0.06, 0.06, len(here))
             ax.scatter(x, here, s=6, color=color, alpha=0.3, linewidths=0, rasterized=len(values) > MANY)
             ax.scatter([at + shift], [here.mean()], s=34, color=color, edgecolors=INK, linewidths=0.8, zorder=3)
-    ax.set_xticks(range(len(layers)), layers, rotation=0 if len(layers) <= 8 else 90)
     ax.set_xlim(-0.5, len(layers) - 0.5)
     ax.grid(visible=False, axis="x")
 
@@ -151,10 +157,10 @@ def _target_by_depth(results: pa.Table, target: Target, conditions: Sequence[str
     keys = (
         _role_keys(roles) if alone else [Key(labels.style(name).name, labels.style(name).color) for name in conditions]
     )
-    keys += [Key("trained", INK, "_")] if np.isfinite(whole) else []
+    keys += [Key("unperturbed", INK, "_")] if np.isfinite(whole) else []
     deed = labels.style(conditions[0]).name if alone else "perturbed"
-    trained = "the trained model" if frame.one_model(results) else "the trained models"
-    caption = f"One layer {deed} at a time. {_points(results)} Dashed: {trained}."
+    models = "the unperturbed model" if frame.one_model(results) else "the unperturbed models"
+    caption = f"One layer {deed} at a time. {_points(results)} Dashed: {models}."
     if np.isfinite(whole):
         worse = "less than half of it is left" if target.better > 0 else f"more than {target.critical:g} nat worse"
         caption += f" Shaded: a cost of at most {target.robust:g} {target.difference}; beyond the dotted line {worse}."
@@ -235,22 +241,24 @@ def _height(ax: Axes, y: float) -> float:
 
 
 def alpha_by_layer(results: pa.Table) -> Picture | None:
-    """alpha of each layer, trained and perturbed."""
+    """alpha of each layer, as it is and perturbed."""
     conditions, layers = frame.conditions(results), frame.layers(results)
     alpha = frame.floats(results, "alpha")
     if not (conditions and np.isfinite(alpha).any()):
         return None
     deep = len(layers) > FEW_LAYERS
+    width, height = (4.6, 3.1) if deep else _size(layers)
 
     def draw(ax: Axes) -> None:
         ax.axhspan(*BAND, color=INK, alpha=0.06, linewidth=0)
         ax.set_yscale("log")
         if deep:
-            for name in reversed(conditions):  # the trained layers over the others
+            for name in reversed(conditions):  # the unperturbed layers over the others
                 _depths(ax, results, "alpha", name, 1.0, None)
             depth_axis(ax, layers)
         else:
             _ticks(ax, results, alpha, conditions, layers)
+            name_ticks(ax, layers, width)
         alpha_axis(ax.yaxis)
         ax.set_ylabel("α (log scale)")
 
@@ -262,6 +270,5 @@ def alpha_by_layer(results: pa.Table) -> Picture | None:
     if deep:
         lost = int(np.sum(~np.isfinite(alpha) & (frame.texts(results, "layer") != "")))
         caption += f" {_points(results)}" + (f" Without a fit: {plural(lost, 'row')}." if lost else "")
-    width = 4.6 if deep else max(4.6, 1.2 + 0.55 * len(layers))
-    panel = Panel("α by depth" if deep else "α by layer", draw, width=width, height=3.1)
-    return Picture("alpha_by_layer", "α of trained and perturbed layers", caption, [panel], keys)
+    panel = Panel("α by depth" if deep else "α by layer", draw, width=width, height=height)
+    return Picture("alpha_by_layer", "α of unperturbed and perturbed layers", caption, [panel], keys)

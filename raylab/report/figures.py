@@ -41,7 +41,7 @@ def pictures(table: pa.Table, correlations: pa.Table) -> list[Picture]:
         changes(results, target) if one else None,
         rho_by_metric(correlations, one),
         against_target(
-            results, correlations, target, labels.SIMILARITY, "similarity", "similarity to the trained model"
+            results, correlations, target, labels.SIMILARITY, "similarity", "similarity to the unperturbed model"
         ),
         against_target(results, correlations, target, own, "own_metrics", "your own metrics"),
     ]
@@ -79,7 +79,7 @@ def rho_by_metric(correlations: pa.Table, one: bool = False) -> Picture | None:
     if not metrics:
         return None
     target = next(row["target"] for each in series for row in each.rows.values())
-    within = one and len(series) == 2 and series[1].text.startswith("across")
+    within = _of_one(correlations, one)
 
     def draw(ax: Axes) -> None:
         ax.axvline(0, color=INK, linewidth=1)
@@ -96,9 +96,14 @@ def rho_by_metric(correlations: pa.Table, one: bool = False) -> Picture | None:
 
     keys = [Key(each.text, each.color, each.marker) for each in series]
     panel = Panel(f"ρ with {target}", draw, width=4.6, height=1.0 + 0.36 * len(metrics))
-    where = "within a layer and across layers" if within else "together and within"
+    where = " and ".join(each.text for each in series) if within else "together and within"
     title = f"Correlation with {target}, {where}"
     return Picture("rho_by_metric", title, _rho_caption(series, within), [panel], keys)
+
+
+def _of_one(correlations: pa.Table, one: bool) -> bool:
+    """Whether there is a single model and a single perturbation: no groups to compare but layers."""
+    return one and set(correlations["condition"].to_pylist()) == {"all"}
 
 
 def _series(correlations: pa.Table, one: bool) -> list[_Series]:
@@ -108,7 +113,7 @@ def _series(correlations: pa.Table, one: bool) -> list[_Series]:
     def of(scope: str, condition: str) -> dict[str, dict[str, Any]]:
         return {row["metric"]: row for row in rows if (row["scope"], row["condition"]) == (scope, condition)}
 
-    if one and conditions == ["all"]:
+    if _of_one(correlations, one):
         made = [
             _Series("within a layer", labels.STYLES["rerandomize"].color, "o", of("mean", "all")),
             _Series("across layers", INK, "D", of("pooled", "all")),
@@ -120,7 +125,7 @@ def _series(correlations: pa.Table, one: bool) -> list[_Series]:
 
 def _rho_caption(series: Sequence[_Series], within: bool) -> str:
     intervals = any(np.isfinite(row["rho_lo"]) for each in series for row in each.rows.values())
-    caption = "Bars: 95 % bootstrap intervals. " if intervals else "Too few models for intervals. "
+    caption = "Bars: 95 % bootstrap intervals. " if intervals else "Too few rows for intervals. "
     if not within:
         return (
             caption + "A metric that tells how good a model is has the same sign together and within every condition."

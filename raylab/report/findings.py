@@ -14,10 +14,11 @@ from raylab.report.by_layer import perturbed
 from raylab.report.layerwise import listed, plural
 from raylab.report.target import Target
 from raylab.results import frame
-from raylab.results.correlate import USABLE
-from raylab.results.text import number, p_value
+from raylab.results.correlate import MIN_ROWS, USABLE
+from raylab.results.text import number, p_value, perplexity
 
 Row = Mapping[str, Any]
+FEW = 4  # rows, of which a correlation says nothing: of four any order has a chance of one in 24
 MOST = 5  # layers that are named for being robust or critical
 
 
@@ -28,20 +29,29 @@ def findings(table: pa.Table, correlations: pa.Table) -> list[str]:
     results, target = frame.ok(table), targets.of(table)
     if target is None:
         return []
-    if frame.one_model(results) and len(perturbed(results)) == 1:
-        return [*_about_model(results, target), *_about_one(results, target), *_within_and_across(correlations)]
-    return [*_about_layers(results, target), *_about_metrics(correlations), *_about_groups(correlations)]
+    conditions = perturbed(results)
+    if not frame.one_model(results):
+        return [*_about_models(results, target), *_about_metrics(correlations), *_about_groups(correlations)]
+    said = [*_about_model(results, target), *_about_layers(results, target, conditions)]
+    if len(conditions) == 1:
+        said += _within_and_across(correlations)
+    else:
+        said += [*_about_metrics(correlations), *_about_groups(correlations)]
+    return said + _too_few(correlations)
 
 
-def _about_layers(results: pa.Table, target: Target) -> list[str]:
+def _about_models(results: pa.Table, target: Target) -> list[str]:
+    """How well several models do, and what perturbing a layer of them leaves."""
     said = []
     whole = target.baseline(results)
     if np.isfinite(whole.mean):
         error = f" ± {number(whole.sem, target.digits)}" if whole.n > 1 else ""
+        given = any(frame.texts(results, "origin"))  # its weights may be random ones: nobody has seen them trained
+        models = f"{whole.n:,} {'model' if given else 'trained model'}"
         plural_s = "s reach" if whole.n > 1 else " reaches"
         what = f"{'an' if target.column == 'accuracy' else 'a'} {target.column}"
         value = f"{number(whole.mean, target.digits)}{error} {target.unit}"
-        said.append(f"{whole.n:,} trained model{plural_s} {what} of {value}.")
+        said.append(f"{models}{plural_s} {what} of {value}.")
     for condition in perturbed(results):
         means = {
             layer: frame.mean_over_models(frame.select(results, layer, condition), target.column)
@@ -51,30 +61,36 @@ def _about_layers(results: pa.Table, target: Target) -> list[str]:
     return said
 
 
-def _range(left: Mapping[str, float], condition: str, target: Target) -> list[str]:
-    """Between which layers lies what is left."""
+def _range(left: Mapping[str, float], condition: str, target: Target, also: str = "") -> list[str]:
+    """Between which layers lies what is left. also: what else is said of a loss."""
     if len(left) < 2:
         return []
     low, high = min(left, key=lambda layer: left[layer]), max(left, key=lambda layer: left[layer])
-    style, digits = labels.style(condition), 1 if target.unit == "%" else 2
+    digits = 1 if target.unit == "%" else 2
     between = (
         f"between {number(left[low], digits)} {target.unit} ({low}) and "
         f"{number(left[high], digits)} {target.unit} ({high})"
     )
-    deed = style.deed or style.name
+    deed = _deed(condition)
     if target.column == "accuracy":
         return [f"With one layer {deed}, {between} is left."]
-    return [f"With one layer {deed}, the {target.column} is {between}."]
+    return [f"With one layer {deed}, the {target.column} is {between}{also}."]
 
 
-# -- several models, or several perturbations --------------------------------------------------------------------------
+def _deed(condition: str) -> str:
+    """What was done to a layer: "re-randomised", "under my_lab:noisy"."""
+    style = labels.style(condition)
+    return style.deed or (style.name if condition in labels.STYLES else f"under {style.name}")
+
+
+# -- correlations of several models, or several perturbations ----------------------------------------------------------
 
 
 def _rows(correlations: pa.Table, scope: str, condition: str = "all") -> dict[str, Row]:
     return {
         row["metric"]: row
         for row in correlations.to_pylist()
-        if (row["scope"], row["condition"]) == (scope, condition) and row["status"] in USABLE
+        if (row["scope"], row["condition"]) == (scope, condition) and row["status"] in USABLE and row["n"] > FEW
     }
 
 
@@ -139,7 +155,7 @@ def _about_groups(correlations: pa.Table) -> list[str]:
     return said
 
 
-# -- one model, one perturbation ---------------------------------------------------------------------------------------
+# -- one model ---------------------------------------------------------------------------------------------------------
 
 
 def _about_model(results: pa.Table, target: Target) -> list[str]:
@@ -167,30 +183,54 @@ def _samples(row: pa.Table, noun: str) -> str:
     return f", over {count:,.0f} {noun}" if np.isfinite(count) else ""
 
 
-def _about_one(results: pa.Table, target: Target) -> list[str]:
-    """What perturbing each layer leaves, on average over draws: robust layers and critical ones."""
-    (condition,) = perturbed(results)
-    found = frame.by_layer(results, target.column, condition)
-    left = {layer: target.scale * float(values.mean()) for layer, values in found.items()}
+def _about_layers(results: pa.Table, target: Target, conditions: Sequence[str]) -> list[str]:
+    """What each perturbation of each layer leaves, on average over draws: robust layers and critical ones."""
     whole = target.baseline(results).mean
-    said = _range(left, condition, target)
-    if not (np.isfinite(whole) and left):
-        return said
-    if target.cost(whole, target.critical_limit(whole)) <= target.robust:
-        return [*said, "The model is too near to chance for its layers to be called robust or critical."]
+    said = []
+    for condition in conditions:
+        found = frame.by_layer(results, target.column, condition)
+        left = {layer: target.scale * float(values.mean()) for layer, values in found.items()}
+        said += _range(left, condition, target, _perplexities(results, left, condition))
+        if left and np.isfinite(whole) and not _near_chance(target, whole):
+            draws = max(map(len, found.values()))
+            said += _robust_and_critical(left, whole, target, condition if len(conditions) > 1 else None, draws)
+    if conditions and _near_chance(target, whole):
+        said.append("The model is too near to chance for its layers to be called robust or critical.")
+    return said
+
+
+def _near_chance(target: Target, whole: float) -> bool:
+    return target.cost(whole, target.critical_limit(whole)) <= target.robust
+
+
+def _perplexities(results: pa.Table, left: Mapping[str, float], condition: str) -> str:
+    """Between which perplexities those layers lie that leave least and most of a language model."""
+    if not left:
+        return ""
+    ends = (min(left, key=lambda layer: left[layer]), max(left, key=lambda layer: left[layer]))
+    low, high = (frame.geometric_mean(frame.select(results, name, condition), "perplexity").mean for name in ends)
+    return "" if np.isnan(low + high) else f", the perplexity between {perplexity(low)} and {perplexity(high)}"
+
+
+def _robust_and_critical(
+    left: Mapping[str, float], whole: float, target: Target, condition: str | None, draws: int
+) -> list[str]:
+    """The layers of either kind. condition: to be named, where there are several."""
     by_cost = sorted(left, key=lambda layer: target.cost(whole, left[layer]))
     robust = [layer for layer in by_cost if target.cost(whole, left[layer]) <= target.robust]
     critical = [layer for layer in reversed(by_cost) if target.is_critical(whole, left[layer])]
-    limit = f"{target.robust:g} {target.difference}"
+    limit = f"{target.robust:g} {target.difference}" + (" on average over draws" if draws > 1 else "")
     worse = (
         f"less than half of the accuracy is left, below {target.critical_limit(whole):.1f} %"
         if target.better > 0
         else f"the loss grows by more than {target.critical:g} nat, beyond {target.critical_limit(whole):.2f}"
     )
-    of = plural(len(left), "layer")
-    said.append(f"Robust, at a cost of at most {limit} on average over draws: {_which(robust, left, target)} of {of}.")
-    said.append(f"Critical ({worse}): {_which(critical, left, target)} of {of}.")
-    return said
+    of, deed = plural(len(left), "layer"), "" if condition is None else _deed(condition)
+    when = f" when {deed}" if condition in labels.STYLES else f" {deed}" if deed else ""
+    return [
+        f"Robust{when}, at a cost of at most {limit}: {_which(robust, left, target)} of {of}.",
+        f"Critical{when} ({worse}): {_which(critical, left, target)} of {of}.",
+    ]
 
 
 def _which(layers: Sequence[str], left: Mapping[str, float], target: Target) -> str:
@@ -233,3 +273,15 @@ def _without_zero(within: Mapping[str, Row], across: Mapping[str, Row]) -> list[
         f"a single layer{_names(apart)}, and {len(far)} across layers{_names(far)}, where layers of different size and "
         "scale are compared: the one does not follow from the other."
     ]
+
+
+def _too_few(correlations: pa.Table) -> list[str]:
+    """Where there are fewer rows than a correlation needs to say anything."""
+    rows = [row for row in correlations.to_pylist() if row["condition"] == "all" and row["n"]]
+    most = {name: max((row["n"] for row in rows if row["scope"] == name), default=0) for name in ("layer", "pooled")}
+    if 0 < most["pooled"] <= FEW:
+        return [f"Too few perturbed rows for correlations with metrics: {most['pooled']}, more than {FEW} are needed."]
+    if 0 < most["layer"] < MIN_ROWS:
+        needed = f"at least {MIN_ROWS} are needed: draws={MIN_ROWS} or more"
+        return [f"Too few rows of each layer for correlations within a layer: {most['layer']}, {needed}."]
+    return []

@@ -18,7 +18,7 @@ class Style(NamedTuple):
 
 # Blue and orange as in the paper; all four from Okabe and Ito's palette for colour-blind readers.
 STYLES = {
-    ORIGINAL: Style("trained", "#757b87"),
+    ORIGINAL: Style("unperturbed", "#757b87"),  # not "trained": who gives a model may give one with random weights
     "reinit": Style("re-initialised", "#0072B2", "re-init."),
     "rerandomize": Style("re-randomised", "#E69F00", "re-rand."),
     "reinit_signs": Style(

@@ -170,8 +170,11 @@ def models(table: pa.Table) -> list[Layers]:
 
 
 def elided(name: str, most: int = 30) -> str:
-    """A long name by its end, which tells layers apart."""
-    return name if len(name) <= most else "…" + name[-(most - 1) :].lstrip("._")
+    """A long name by its end, which tells layers apart; where that is possible from a dot on."""
+    if len(name) <= most:
+        return name
+    end = name[-(most - 1) :]
+    return "…" + (end if name[-most] == "." or "." not in end.lstrip(".") else end.partition(".")[2])
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:

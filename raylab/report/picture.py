@@ -133,10 +133,13 @@ class Picture:
         return figure
 
     def _legend(self, width: float) -> tuple[int, int]:
-        """How many entries of the legend fit side by side, evenly, and in how many lines."""
-        lines = -(-sum(0.36 + 0.062 * len(key.text) for key in self.keys) // width)
-        across = -(-len(self.keys) // max(int(lines), 1))
-        return max(across, 1), int(lines)
+        """How many columns of the legend fit side by side, filled from top to bottom, and in how many lines."""
+        wide = [0.36 + 0.062 * len(key.text) for key in self.keys]
+        for across in range(len(wide), 0, -1):
+            lines = -(-len(wide) // across)
+            if across == 1 or sum(max(wide[k : k + lines]) for k in range(0, len(wide), lines)) <= width:
+                return -(-len(wide) // lines), lines
+        return 1, 0
 
 
 def _figure(width: float, height: float) -> Figure:

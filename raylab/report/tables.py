@@ -15,7 +15,7 @@ from raylab.report import target as targets
 from raylab.results import frame, schema
 from raylab.results.correlate import MIN_UNITS, USABLE
 from raylab.results.differences import EVALUATED
-from raylab.results.text import TextTable, number, p_value, significant
+from raylab.results.text import TextTable, number, p_value, perplexity
 from raylab.types import Trial
 
 SHOWN_LAYERS = 24  # on the terminal; of a plan of more, the first half and their number
@@ -164,7 +164,8 @@ def _left_out(layers: int, shown: int) -> str:
 
 
 def _layer_mean(results: pa.Table, column: str, layer: str, condition: str, one: bool) -> frame.Mean:
-    mean_of = _geometric if column == "perplexity" else frame.mean_over_draws if one else frame.mean_over_models
+    over = frame.mean_over_draws if one else frame.mean_over_models
+    mean_of = frame.geometric_mean if column == "perplexity" else over
     mean = mean_of(frame.select(results, layer, condition), column)
     if mean.n or condition != frame.ORIGINAL or column not in EVALUATED:
         return mean
@@ -172,17 +173,11 @@ def _layer_mean(results: pa.Table, column: str, layer: str, condition: str, one:
     return mean_of(frame.select(results, "", None), column)
 
 
-def _geometric(table: pa.Table, column: str) -> frame.Mean:
-    values = frame.floats(table, column)
-    values = values[values > 0]  # infinite ones count: their exponential has overflown
-    return frame.Mean(float(np.exp(np.log(values).mean())) if len(values) else np.nan, np.nan, len(values))
-
-
 def _mean(mean: frame.Mean, column: str) -> str:
     if not mean.n:
         return "–"
     if column == "perplexity":
-        return "∞" if np.isinf(mean.mean) else f"{mean.mean:,.2f}" if mean.mean < 1e4 else significant(mean.mean, 3)
+        return perplexity(mean.mean)
     scale, digits = (100, 2) if column in ("accuracy", "top5") else (1, 3)
     error = f" ± {number(scale * mean.sem, digits)}" if np.isfinite(mean.sem) else ""
     return number(scale * mean.mean, digits) + error

@@ -67,7 +67,7 @@ LAYER = _group(
 OUTCOME = _group(
     "outcome",
     status=(str, "ok, failed (see error; run the same command again to retry) or skipped (error has the reason)"),
-    error=(str, "traceback of a failed trial, reason of a skipped one, else null"),
+    error=(str, "traceback or reason of a failed trial, reason of a skipped one, else null"),
     seconds=(float, "work on this trial over all stages, without waiting [s]"),
     host=(str, "machine that did the work"),
 )

@@ -93,6 +93,13 @@ def mean_over_draws(table: pa.Table, column: str) -> Mean:
     return Mean(float(values.mean()) if len(values) else np.nan, float(sem), len(values))
 
 
+def geometric_mean(table: pa.Table, column: str) -> Mean:
+    """Geometric mean over all rows of a column of positive numbers; infinite ones count: they have overflown."""
+    values = floats(table, column)
+    values = values[values > 0]
+    return Mean(float(np.exp(np.log(values).mean())) if len(values) else np.nan, np.nan, len(values))
+
+
 def one_model(table: pa.Table) -> bool:
     """Whether all rows are of a single model: draws are then what a mean is over."""
     return bool(codes(table, *MODEL).max(initial=0) == 0)

@@ -117,3 +117,8 @@ def significant(value: float | None, digits: int = 4) -> str:
 def p_value(value: float | None) -> str:
     """A p-value to read: no more digits than the permutations can bear."""
     return "<.001" if value is not None and value < 0.001 else number(value)
+
+
+def perplexity(value: float) -> str:
+    """A perplexity to read: 29.94, 1.23e+08; infinite where it has overflown."""
+    return "∞" if value == math.inf else f"{value:,.2f}" if value < 1e4 else significant(value, 3)

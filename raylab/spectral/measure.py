@@ -156,14 +156,17 @@ def batches(layers: Sequence[Layer], options: SpectralOptions, threads: int = 1)
 
 
 def measure_spectrum(spectrum: Spectrum, metrics: Sequence[Metric]) -> dict[str, Value]:
-    """The value of every column for one spectrum. A metric that raises gives NaN (None for what is no float)."""
+    """The value of every column for one spectrum. A metric that raises gives NaN (None for what is no float).
+
+    So does one that gives something else than it gave for the small test spectrum: text where there was a number.
+    """
     values: dict[str, Value] = {}
     errors: list[str] = []
     for metric in metrics:
         expected = _columns_of(metric, spectrum.options)
         try:
             given = _as_mapping(metric, metric(spectrum))
-            values |= {column: _convert(given[column], kind) for column, kind in expected.items()}
+            values |= {column: _convert(column, given[column], kind) for column, kind in expected.items()}
         except Exception as error:
             values |= {column: math.nan if kind is float else None for column, kind in expected.items()}
             errors.append(f"{_name(metric)}: {type(error).__name__}: {error}")
@@ -196,42 +199,63 @@ def _columns_of(metric: Metric, options: SpectralOptions) -> dict[str, type]:
 def _probe(metric: Metric, options: tuple[Any, ...]) -> dict[str, type]:
     name = _name(metric)
     try:
-        given = _as_mapping(metric, metric(probe_spectrum(SpectralOptions(**_named(options)))))
+        plain = metric(probe_spectrum(SpectralOptions(**_named(options))))
     except Exception as error:
         raise UserError(
             f"The metric '{name}' fails on a small test spectrum: {type(error).__name__}: {error}."
         ) from error
-    return {column: _type_of(value, name, column) for column, value in given.items()}
+    if isinstance(plain, str):  # beside numbers, by a name of its own, text is welcome: why there are none
+        raise UserError(f"The metric '{name}' gives text, {str(plain)[:20]!r}: return a number, or several by name.")
+    return {column: _type_of(value, name, column) for column, value in _as_mapping(metric, plain).items()}
 
 
 def _named(options: tuple[Any, ...]) -> dict[str, Any]:
     return dict(zip(asdict(SpectralOptions()), options, strict=True))
 
 
-def _type_of(value: object, metric: str, column: str) -> type:
+def _type_of(value: object, metric: str, column: object) -> type:
+    kind = _kind_of(value)
+    if not isinstance(column, str):
+        raise UserError(f"The metric '{metric}' names a column {column!r}: give its values names, as text.")
+    if kind is None:
+        what = f"array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise UserError(
+            f"The metric '{metric}' gives {'an' if what[0] in 'aeiou' else 'a'} {what} for '{column}': it must be a "
+            "float, an int, or a 1-D array of them (or, beside these, a str)."
+        )
+    return kind
+
+
+def _kind_of(value: object) -> type | None:
+    """The type of column that a value belongs into; None where it belongs into none."""
+    if isinstance(value, np.ndarray):
+        return list if value.ndim == 1 and value.dtype.kind in "fiub" else None
     if isinstance(value, str):
         return str
-    if isinstance(value, np.ndarray) and value.ndim == 1:
-        return list
     if isinstance(value, numbers.Integral):  # a bool counts as one
         return int
-    if isinstance(value, numbers.Real):
-        return float
-    kind = type(value).__name__
-    raise UserError(
-        f"The metric '{metric}' gives a {kind} for '{column}': it must be a float, an int, a str or a 1-D array."
-    )
+    return float if isinstance(value, numbers.Real) else None
 
 
 def _as_mapping(metric: Metric, given: Any) -> Mapping[str, Any]:
     return given if isinstance(given, Mapping) else {_name(metric): given}
 
 
-def _convert(value: Any, kind: type) -> Value:
-    """A plain Python value for a row: NaN for what is missing from a float column."""
+def _convert(column: str, value: Any, kind: type) -> Value:
+    """A plain Python value for a row: NaN for what is missing from a float column. TypeError for another kind.
+
+    Neither text that looks like a number is one, nor is a fraction a count: it would be cut off.
+    """
     if value is None:
         return math.nan if kind is float else None
+    found = _kind_of(value)
+    if found is not kind and (found, kind) != (int, float):
+        given = repr(value[:20]) if isinstance(value, str) else value if found else type(value).__name__
+        raise TypeError(f"{column} is {given}, and was {_WORDS[kind]} for the small test spectrum")
     return np.asarray(value, np.float64) if kind is list else kind(value)
+
+
+_WORDS: dict[type, str] = {float: "a float", int: "an int", str: "text", list: "an array"}
 
 
 def _complaints(metric: Metric, values: Mapping[str, Value], expected: Mapping[str, type]) -> list[str]:

@@ -47,6 +47,9 @@ class Toy:
             time.sleep(self.seconds)
             yield Outcome(TrialResult(trial, "ok", {}), weights=trial.rng().standard_normal((30, 20)))
 
+    def release(self) -> None:
+        pass
+
     def measure(self, outcomes: Sequence[Outcome]) -> list[TrialResult]:
         if self.measurer_dies_once:
             self._die_once("measurer")

@@ -106,9 +106,13 @@ def test_parquet_files_that_cannot_be_used_are_one_line(tmp_path):
     pq.write_table(pa.table({"image": ["a.jpg"], "label": [0]}), tmp_path / "g.parquet")
     says("no column 'image' or 'img' of encoded bytes", tmp_path / "g.parquet")
     parquet_file(tmp_path / "trained" / "train-00000-of-00001.parquet", [b""], [0])
-    says("Give data.split=train", tmp_path / "trained")
+    says("give data.split=train", tmp_path / "trained")
     parquet_file(tmp_path / "hub" / "data" / "train-00000-of-00001.parquet", [b""], [0])
-    says("Give data.split=train", tmp_path / "hub")
+    says("give data.split=train", tmp_path / "hub")
+    parquet_file(tmp_path / "hub" / "data" / "val-00000-of-00001.parquet", [b""], [0])
+    says("only val-00000-of-00001.parquet: give data.split=validation or train.", tmp_path / "hub", "test")
+    parquet_file(tmp_path / "tested" / "test-00000-of-00001.parquet", [b""], [0])
+    says("only test-00000-of-00001.parquet: give data.split=test.", tmp_path / "tested", "validation")
     parquet_file(tmp_path / "converted" / "default" / "test" / "0000.parquet", [b""], [5])
     assert image_files.find(tmp_path / "converted" / "default").labels.tolist() == [5]
 

@@ -110,12 +110,6 @@ def test_documents_are_tokenised_by_themselves(small, tokenizer, reader, cache):
     assert data.words == round(len("".join(ROWS).split()) * (found.ids.size - 2) / found.ids.size)
 
 
-def test_ids_to_train_on(folder, tokenizer, reader, cache):
-    ids = wikitext.load_ids(tokenizer, folder, tokens=3000, cache=cache)
-    text = "\n\n".join(wikitext.rows(folder, config="", split="validation"))
-    assert ids.dtype == np.int32 and ids.tolist() == reader(text, verbose=False)["input_ids"][:3000]
-
-
 def test_a_text_file_is_read_as_its_rows_are(small, tokenizer, cache):
     path = small / "wiki.test.tokens.txt"
     path.write_text("".join(row or " \n" for row in ROWS))  # as the authors' archive has blank lines
@@ -170,7 +164,16 @@ def test_bad_input_is_one_line(small, tokenizer, cache, tmp_path):
     says("give data.tokenizer=FOLDER", network, small)
     says("There is no tokenizer folder", network, small, tokenizer="/nowhere/at/all")
     says("holds no tokenizer", network, small, tokenizer=str(small))
-    says("has no parquet file of the split 'train'. There: test.", network, small, split="train", **options)
+    says(
+        "has no parquet file of the split 'train': give data.split=test, which it has.",
+        network,
+        small,
+        split="train",
+        **options,
+    )
+    for config in ("wikitext-103-v1", "other"):
+        said = "give data.split=test, which" if config != "other" else "give data.root=FOLDER"
+        says(said, network, small.parent, config=small.name if config != "other" else config, split="train", **options)
     says("There is no folder or file of text", network, tmp_path / "nowhere", **options)
     says("data.joining=lines is not known", network, small, joining="lines", **options)
     says("data.tokens=0", network, small, tokens=0, **options)
@@ -187,6 +190,15 @@ def test_bad_input_is_one_line(small, tokenizer, cache, tmp_path):
     whole = (small / "test-00000-of-00001.parquet").read_bytes()
     (small / "test-00000-of-00001.parquet").write_bytes(whole[:-9])
     says("is no whole parquet file", network, small, **options)
+
+
+def test_a_protocol_is_checked_before_a_text_is_read(tmp_path):
+    nowhere, network = tmp_path / "nowhere", SimpleNamespace(tokenizer="gpt2", context=1024, name="gpt2")
+    says("longer than the 1024 that gpt2 has positions for: give data.context=1024", network, nowhere, context=2048)
+    says("data.stride=20 must be between", network, nowhere, context=10, stride=20)
+    says("data.normaliser=letter", network, nowhere, normaliser="letter")
+    says("There is no tokenizer", SimpleNamespace(tokenizer=None), nowhere)
+    says("There is no folder or file of text", network, nowhere, context=1024)
 
 
 def test_a_tokenizer_that_is_not_at_hand(small, tmp_path, monkeypatch):
@@ -248,7 +260,12 @@ def test_the_cache_of_datasets_is_read_without_asking_the_network(prepared, toke
     data = wikitext.load(None, tokenizer=tokenizer, context=8, cache=cache)
     assert data.revision == wikitext.load(None, small, tokenizer=tokenizer, context=8, cache=cache).revision
     says("has no split 'validation'", None, split="validation", tokenizer=tokenizer, cache=cache)
-    says("Salesforce/wikitext (wikitext-2-v1) is not in the local cache", None, config="wikitext-2-v1", cache=cache)
+    says(
+        "Salesforce/wikitext (wikitext-2-v1) is not in the local cache",
+        None,
+        config="wikitext-2-v1",
+        tokenizer=tokenizer,
+    )
 
 
 def test_a_download_goes_through_datasets(small, tokenizer, cache, monkeypatch):

@@ -85,7 +85,7 @@ def every_cut(model: nn.Module, x: Tensor) -> list[Cut]:
             inputs = x if start is None else lost
             crossing = tuple(tensor.clone() for tensor in replay.to_cut(stop, inputs.clone(), crossing))
         start = stop
-        above = [name for name in names if (below := anatomy.cut_below([name])) is not None and below >= k]
+        above = [name for name in names if anatomy.cut_below([name]) >= k]
         for name in [None, *above[:1], *above[-1:]]:
             with replay.taken_up(stop), shaken(model, name) if name else torch.no_grad():
                 again = replay.logits(lost.clone(), crossing)

@@ -66,7 +66,7 @@ def walked(
         walk.advance_to([name])
         with shaken(model, name):
             expected = whole(model, x, y, batch_size)
-            assert walk.evaluate() == expected, (name, walk.position and walk.anatomy.cuts[walk.position])
+            assert walk.evaluate() == expected, (name, walk._cut)
             assert expected != baseline, f"{name} has no influence: the comparison shows nothing"
         assert walk.evaluate() == baseline
     return walk

@@ -1,8 +1,10 @@
 """Given models without a cluster: the rows, against models that are patched by hand and evaluated whole."""
 
+import gc
 import itertools
 import math
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -62,7 +64,7 @@ def built(*overrides):
             kind="perturb_pretrained",
             model={"_target_": settings.pop("model._target_")},
             data={"_target_": settings.pop("data._target_")},
-            perturbations=["original", "rerandomize"],
+            perturbations=settings.pop("perturbations", "original,rerandomize").split(","),
             metrics=["norms"],
             draws=2,
             batch_size=16,
@@ -198,6 +200,24 @@ def test_a_worker_goes_on_after_an_experiment_that_could_not_begin(place, langua
     assert same(results(experiment, experiment.trials()[:2]), before)
 
 
+def test_a_model_is_held_from_group_to_group_and_not_after_the_last(language, monkeypatch):
+    monkeypatch.setattr(perturb_pretrained, "TRIALS_A_RANGE", 4)
+    begun: list[weakref.ref] = []
+    begin = pretrained._begin
+    monkeypatch.setattr(pretrained, "_begin", lambda e: begun.append(weakref.ref(walk := begin(e))) or walk)
+    experiment = language[0]
+    stream = inline.stream(experiment, experiment.trials())
+    next(stream)
+    assert len(begun) == 1 and begun[0]() is not None
+    list(stream)
+    gc.collect()
+    assert len(begun) == 1 and begun[0]() is None
+    next(broken_off := inline.stream(experiment, experiment.trials()))
+    broken_off.close()
+    gc.collect()
+    assert len(begun) == 2 and begun[1]() is None
+
+
 def test_of_a_fused_projection_the_queries_alone(place):
     experiment = gpt2(place, "spectral.split=true", "layers=[transformer.h.0.attn.c_attn*]", "draws=1")
     assert len(experiment.layers) == 3
@@ -226,6 +246,13 @@ def test_one_expert_is_perturbed_and_nothing_else(place):
     found = results(experiment)
     assert {r.status for r in found} == {"ok"}
     assert len({r.values["loss"] for r in found}) > len(experiment.layers)
+
+
+def test_workers_that_share_a_gpu_share_what_may_lie_there(place):
+    overrides = ["layers=[transformer.wpe]", "activations.gpu_gb=10"]
+    for gpus, gb in ((0, 10), (0.25, 2.5), (1, 10), (2, 10)):
+        experiment = gpt2(place, *overrides, f"cluster.gpus_per_worker={gpus}")
+        assert (experiment.activations.gpu_gb, experiment.activations.host_gb) == (gb, 8)
 
 
 def test_biases_may_be_kept(place):
@@ -271,6 +298,17 @@ def test_a_module_of_ones_own(place):
             guess = own(x).argmax(1).numpy()
         assert result.values["accuracy"] == (guess == experiment.data.y).mean(), trial
         assert result.values.get("buffers") == (None if trial.layer is None else "kept")
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")  # the lab's own
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_weights_that_are_no_numbers_are_a_failed_row_that_says_so(place):
+    found = results(images("perturbations=pretrained_lab:breaks"))
+    failed = [r for r in found if r.status == "failed"]
+    assert {r.trial.layer for r in failed} == {"body"} and len(found) == 1 + 3 * 2
+    for result in failed:
+        assert "accuracy" not in result.values and len(result.error.splitlines()) == 1
+        assert "breaks made NaN or infinite numbers (float32) of body.weight" in result.error
 
 
 def test_a_function_that_only_loads_shows_no_laws(place):

@@ -334,6 +334,22 @@ def test_a_law_that_cannot_be_known_is_built_anew(make):
     assert isinstance(law, Built) and not law.constant and str(law) == "built anew"
 
 
+def test_a_model_that_seeds_itself_has_no_law_where_it_would_have_to_be_built_anew():
+    """Every draw would be the same, and theta_0 in disguise."""
+
+    def build():
+        torch.manual_seed(7)
+        module = nn.Linear(8, 8)
+        module.same = nn.Parameter(nn.init.orthogonal_(torch.empty(4, 4)))
+        module.constant = nn.Parameter(torch.ones(9) if torch.rand(1) < 2 else torch.rand(9))
+        module.other = nn.Parameter(torch.from_numpy(np.random.standard_normal(9)).float())
+        return module
+
+    laws = laws_of(build)
+    assert laws.keys() == {"weight", "bias", "constant", "other"}
+    assert str(laws["weight"]).startswith("U(") and str(laws["constant"]) == str(laws["other"]) == "built anew"
+
+
 def test_draws_of_a_model_built_anew_are_seeded_whatever_its_source_of_randomness():
     law = laws_of(module_of(lambda: torch.from_numpy(np.random.standard_normal(9)) * random.random() * torch.rand(9)))[
         "weight"

@@ -97,6 +97,8 @@ def test_rare_roles_are_other_where_there_are_too_many():
 
 def test_words():
     assert layerwise.elided("model.layers.11.self_attn.o_proj", 20) == "…11.self_attn.o_proj"
+    assert layerwise.elided("transformer.h.0.mlp.c_proj", 24) == "…h.0.mlp.c_proj"
+    assert layerwise.elided("blocks.0.fc", 5) == "…0.fc" and layerwise.elided("a.b_c_d_e", 5) == "…_d_e"
     assert layerwise.elided("fc1", 20) == "fc1"
     assert layerwise.listed(["a", "b", "c"], 2) == "a, b and 1 more"
     assert layerwise.plural(1, "layer") == "1 layer" and layerwise.plural(1200, "layer") == "1,200 layers"

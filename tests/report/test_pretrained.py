@@ -1,5 +1,8 @@
 """Reports of one given model: made-up rows of a network for images, and of a language model."""
 
+import itertools
+from dataclasses import asdict, replace
+
 import made_up_pretrained
 import numpy as np
 import pyarrow as pa
@@ -62,12 +65,12 @@ def test_a_language_model_has_figures_of_loss_only(text):
     assert axes(found["metrics"].panels[0]).get_ylabel().startswith("loss [nats")
 
 
-def test_trained_layers_are_marked_at_the_level_of_the_model(image):
+def test_unperturbed_layers_are_marked_at_the_level_of_the_model(image):
     picture = drawn(image)["metrics"]
     marked = axes(picture.panels[0]).collections[0].get_offsets()
     trained = image.to_pandas().query("perturbation == 'original' and layer.notna()").alpha
     assert sorted(marked[:, 0]) == pytest.approx(sorted(trained)) and set(marked[:, 1]) == {90.0}
-    assert "layer as trained" in [key.text for key in picture.keys]
+    assert "unperturbed layer" in [key.text for key in picture.keys]
 
 
 def test_findings_name_robust_and_critical_layers(image, text):
@@ -79,6 +82,97 @@ def test_findings_name_robust_and_critical_layers(image, text):
     said = " ".join(html.findings(text, correlate(text, "loss", resampling=FEW)))
     assert "a perplexity of 33.12 per token, over 250,000 tokens" in said and "accuracy" not in said
     assert "beyond 4.50" in said
+
+
+def several(layers, perturbations, draws, text=True):
+    """Rows of one given model, re-initialised once a layer, and with a metric of someone's own."""
+    plan = made_up_pretrained.trials(layers, draws=draws)
+    unperturbed = [trial for trial in plan if trial.perturbation == "original"]
+    perturbed = [
+        replace(trial, perturbation=name)
+        for name in perturbations
+        for trial in plan[len(unperturbed) :]
+        if name != "reinit" or trial.draw == 0
+    ]
+    rows = []
+    for trial in unperturbed + perturbed:
+        values = dict(made_up_pretrained.result(trial, layers, text).values)
+        own = {"gini": trial.rng("gini").random()} if trial.layer else {}
+        rows.append({**asdict(trial), "status": "ok", "origin": "random weights", **values, **own})
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows])
+
+
+def long_names(count):
+    return {f"transformer.h.{at}.mlp.c_proj": ("hf_conv1d", 256, 64) for at in range(17, 17 + count)}
+
+
+def test_findings_are_as_rich_for_each_of_several_perturbations():
+    table = several(made_up_pretrained.text_layers(), ["reinit", "rerandomize", "my_lab:noisy"], 6)
+    said = html.findings(table, correlate(table, "loss", resampling=FEW))
+    assert "a perplexity of 33.12 per token, over 250,000 tokens" in said[0] and "trained" not in " ".join(said)
+    deeds = {"reinit": "when re-initialised", "rerandomize": "when re-randomised", "my_lab:noisy": "under my_lab:noisy"}
+    for name, deed in deeds.items():
+        left = table.to_pandas().query("perturbation == @name").groupby("layer").loss.mean()
+        robust, critical = (left <= 3.6).sum(), (left > 4.5).sum()
+        (line,) = [text for text in said if text.startswith(f"Robust {deed},")]
+        assert f": {robust} (" in line and ("on average over draws" in line) == (name != "reinit")
+        (line,) = [text for text in said if text.startswith(f"Critical {deed} ")]
+        assert f"beyond 4.50): {critical} (" in line
+        (line,) = [text for text in said if text.startswith(f"With one layer {deed.removeprefix('when ')}, ")]
+        lowest = table.to_pandas().query("perturbation == @name and layer == @left.idxmin()").loss.mean()
+        assert f"the perplexity between {np.exp(lowest):.2f} and ∞" in line
+
+
+def test_findings_of_too_few_rows_have_no_correlation():
+    for layers, draws, says in (
+        (1, 4, "Too few perturbed rows for correlations with metrics: 4"),
+        (2, 2, "Too few perturbed rows for correlations with metrics: 4"),
+        (3, 3, "Too few rows of each layer for correlations within a layer: 3"),
+        (3, 5, None),
+    ):
+        table = several(long_names(layers), ["rerandomize"], draws)
+        said = html.findings(table, correlate(table, "loss", resampling=FEW))
+        assert any("ρ" in text for text in said) == (layers * draws > 4)
+        assert [text for text in said if text.startswith("Too few")] == [text for text in said if says and says in text]
+        assert bool(says) == any(text.startswith("Too few") for text in said)
+
+
+def boxes(figure, artists):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return [artist.get_window_extent(canvas.get_renderer()) for artist in artists()]
+
+
+@pytest.mark.parametrize("count", [2, 3, 8, 12])
+def test_long_names_of_layers_do_not_overlap(count):
+    pictures = drawn(several(long_names(count), ["rerandomize", "reinit"], 3))
+    for name in ("loss_by_layer", "alpha_by_layer"):
+        figure = pictures[name].figure()
+        (ax,) = figure.axes
+        found = boxes(figure, ax.get_xticklabels)
+        assert len(found) == count and ax.get_xticklabels()[0].get_text() == "…17.mlp.c_proj"
+        assert all(one.x1 < other.x0 for one, other in itertools.pairwise(found))
+        assert ax.get_position().height * figure.get_figheight() > 2, "names take the room of the points"
+
+
+def test_a_single_panel_of_ones_own_metric_is_drawn_as_large_as_others():
+    for layers in (long_names(3), long_names(9), made_up_pretrained.text_layers()):
+        pictures = drawn(several(layers, ["rerandomize"], 3))
+        (panel,) = pictures["own_metrics"].panels
+        (other,) = pictures["rho_by_metric"].panels
+        assert panel.width == other.width
+        figure = pictures["own_metrics"].figure()
+        (legend,) = boxes(figure, lambda figure=figure: figure.legends)
+        assert legend.x0 >= 0 and legend.x1 <= figure.bbox.x1 and legend.y1 <= figure.bbox.y1
+
+
+def test_of_rows_across_layers_alone_nothing_is_said_within():
+    picture = drawn(several(long_names(3), ["rerandomize"], 3))["rho_by_metric"]
+    assert picture.title == "Correlation with loss, across layers"
+    assert "mean over layers" not in axes(picture.panels[0]).get_xlabel()
 
 
 def test_layers_in_tables_on_the_terminal_are_the_extremes(text):
@@ -93,7 +187,10 @@ def test_draws_of_a_single_model_have_a_standard_error(image):
         zip(*(tables.layer_table(image, "accuracy").header, tables.layer_table(image, "accuracy").rows[0]), strict=True)
     )
     draws = 100 * image.to_pandas().query("perturbation == 'rerandomize' and layer == 'conv1'").accuracy
-    assert row["re-randomised"] == f"{draws.mean():.2f} ± {draws.std() / np.sqrt(10):.2f}" and row["trained"] == "90.00"
+    assert (
+        row["re-randomised"] == f"{draws.mean():.2f} ± {draws.std() / np.sqrt(10):.2f}"
+        and row["unperturbed"] == "90.00"
+    )
 
 
 def test_perplexities_have_a_geometric_mean_and_infinite_ones_are_not_dropped(text):

@@ -39,7 +39,7 @@ def test_plan_counts_what_there_is_to_do():
     )  # fmt: skip
     shown = tables.plan_table(plan)
     assert shown.title == "Plan: 75 trials"
-    conditions = ["trained", "re-initialised", "re-randomised", "re-init. signs"]
+    conditions = ["unperturbed", "re-initialised", "re-randomised", "re-init. signs"]
     assert list(shown.header) == ["layer", *conditions, "done", "to run"]
     assert list(shown.rows[0]) == ["baseline", "3", "", "", "", "2", "1"]
     assert list(shown.rows[1]) == ["fc1", "3", "3", "3", "3", "8", "4"]

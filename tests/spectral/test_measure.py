@@ -38,6 +38,28 @@ def gives_an_array(spectrum):
     return spectrum.evals[-2:]
 
 
+def gives_text(spectrum):
+    return "0.5"
+
+
+def gives_an_array_of_text(spectrum):
+    return np.array(["a"])
+
+
+def numbers_its_columns(spectrum):
+    return {0: 1.0}
+
+
+class Changeable:
+    """Gives one thing for the small test spectrum and another for a layer."""
+
+    def __init__(self, first, then):
+        self.__name__, self.given = "changeable", {24: first, 30: then}
+
+    def __call__(self, spectrum):
+        return self.given[spectrum.M]
+
+
 def gives_a_list(spectrum):
     return [1, 2]
 
@@ -79,6 +101,10 @@ def test_columns_and_their_types():
     [
         ([always_fails], "'always_fails' fails on a small test spectrum: KeyError: 'nothing'"),
         ([gives_a_list], "'gives_a_list' gives a list for 'gives_a_list'"),
+        ([gives_text], "'gives_text' gives text, '0.5': return a number"),
+        ([gives_an_array_of_text], "gives an array of <U1 for 'gives_an_array_of_text'"),
+        ([numbers_its_columns], "names a column 0: give its values names"),
+        ([lambda spectrum: 1j], "gives a complex"),
         ([largest, largest], "Two metrics give the column 'largest'"),
     ],
 )
@@ -103,6 +129,31 @@ def test_values_fill_exactly_the_columns():
     assert values.keys() == expected.keys()
     for column, value in values.items():
         assert column == "metric_error" or type(value) is expected[column], column
+    assert values["metric_error"] is None
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "says"),
+    [
+        (1.5, "2.5", "changeable is '2.5', and was a float"),
+        (1.5, "high", "changeable is 'high', and was a float"),
+        (1, 2.5, "changeable is 2.5, and was an int"),  # which would be cut to 2
+        (1, "2", "changeable is '2', and was an int"),
+        (1.5, [1.5], "changeable is list, and was a float"),
+        (np.ones(2), "12", "changeable is '12', and was an array"),
+    ],
+)
+def test_what_is_another_kind_of_value_for_a_layer_is_no_number(first, then, says):
+    values = measure(WEIGHTS, LAYER, [Changeable(first, then), largest], CPU)
+    assert says in values["metric_error"] and values["largest"] > 0
+    missing = values["changeable"]
+    assert math.isnan(missing) if isinstance(first, float) else missing is None
+
+
+@pytest.mark.parametrize(("first", "then"), [(1.5, 2), (1.5, np.float32(2)), (1, True), (1, np.int8(1))])
+def test_whole_numbers_may_stand_where_fractions_do(first, then):
+    values = measure(WEIGHTS, LAYER, [Changeable(first, then)], CPU)
+    assert values["changeable"] == then and type(values["changeable"]) is type(first)
     assert values["metric_error"] is None
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+FREQUENCIES = "inv_freq"  # buffers of rotary position embeddings
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Network:
@@ -45,7 +47,9 @@ class Network:
 
         def tensor(name: str) -> torch.Tensor:
             whole = as_tensor(self.tensors[name]).to(device)
-            return whole.to(dtype) if dtype and whole.is_floating_point() else whole
+            # Of positions 8 bits of an angle leave little: transformers keeps them too, where model.to(dtype) does not.
+            lower = dtype is not None and whole.is_floating_point() and not name.endswith(FREQUENCIES)
+            return whole.to(dtype) if lower else whole
 
         model = copy.deepcopy(self.skeleton)
         for owner, leaf, name, old in list(_slots(model, "_parameters")):
@@ -63,6 +67,11 @@ def of_module(name: str, model: Any, anew: Callable[[], Any] | None, **known: An
 
     if not isinstance(model, torch.nn.Module):
         raise UserError(f"The model {name} is a {type(model).__name__}: a torch module is needed to evaluate it.")
+    for parameter, weights in model.named_parameters():
+        if weights.dtype == torch.float64:
+            raise UserError(
+                f"{name} has float64 weights ({parameter}), and would be evaluated in float32: say .float()."
+            )
     config: Any = getattr(model, "config", None)
     if hasattr(config, "use_cache"):
         config.use_cache = False  # of generation; here it would only cost memory

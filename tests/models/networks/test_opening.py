@@ -212,6 +212,24 @@ def test_a_precision_is_that_of_floats():
     assert of_module("lab", Lab(), Lab).module(dtype=torch.bfloat16).norm.num_batches_tracked.dtype == torch.int64
 
 
+def test_a_lower_precision_is_that_of_transformers_where_it_keeps_angles_in_float32(tmp_path):
+    import transformers
+
+    language_model("llama").save_pretrained(tmp_path)
+    own = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16).eval()
+    ids = torch.randint(0, 50, (1, 500), generator=torch.Generator().manual_seed(0))
+    module = open_network(str(tmp_path)).module(dtype=torch.bfloat16)
+    with torch.no_grad():
+        assert torch.equal(module(ids).logits, own(ids).logits)
+
+
+def test_float64_is_not_rounded_in_silence():
+    with pytest.raises(
+        UserError, match=r"lab has float64 weights \(one.weight\), and would be evaluated in float32: say"
+    ):
+        of_module("lab", Lab().double(), Lab)
+
+
 def test_theta_0_goes_by_the_names_of_the_model(tmp_path):
     trained, initial = image_model(1), image_model(2)
     save_file(trained.state_dict(), tmp_path / "trained.safetensors")

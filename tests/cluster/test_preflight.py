@@ -1,0 +1,31 @@
+"""A Ray session has room for what its workers share."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from raylab.cluster.preflight import bytes_of, ray_session
+
+pytestmark = pytest.mark.cluster
+MB = 1024**2
+
+
+def test_the_object_store_has_room_for_what_is_shared_and_for_what_is_on_its_way():
+    import ray
+
+    shared = {"pixels": np.zeros(200 * MB, np.uint8)}
+    with ray_session("local", 1, 0.1, shared):
+        room = ray.cluster_resources()["object_store_memory"]
+        assert 200 * MB <= room - 0.1 * 1024 * MB < 201 * MB
+        kept = ray.get(ray.put(shared))["pixels"]
+        assert kept.nbytes == 200 * MB and not kept.flags.writeable
+
+
+def test_how_much_a_thing_takes_is_found_out_without_a_copy():
+    pixels = np.zeros(100 * MB, np.uint8)
+    bytes_of(None)  # Ray is imported
+    tracemalloc.start()
+    assert 100 * MB <= bytes_of([pixels, pixels, np.zeros(MB, np.uint8)]) < 102 * MB
+    assert tracemalloc.get_traced_memory()[1] < 10 * MB
+    tracemalloc.stop()
