@@ -59,6 +59,8 @@ class Config:
     layers: list[str] = field(default_factory=lambda: ["*"])  # globs over layer names
     perturbations: list[str] = field(default_factory=lambda: [ORIGINAL])
     draws: int = 1  # repetitions of each random perturbation
+    pool: str | None = None  # results folder of initial layers, of which models are made
+    ranges: list[Any] = field(default_factory=list)  # pairs, lowest and highest alpha of the layers of such models
     similarity: bool = True  # compare each layer's output with the original's
     metrics: list[str] = field(default_factory=lambda: ["standard", "marchenko_pastur", "randomized"])
     spectral: SpectralOptions = field(default_factory=SpectralOptions)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -42,15 +42,28 @@ Draw = Callable[[np.random.Generator], Array]
 class Population:
     """All layers of one shape that are initialised alike."""
 
-    layer: Layer  # the first of them
-    stands_for: tuple[str, ...]  # the names of all
+    layers: tuple[Layer, ...]
     law: str
     draw: Draw
 
     @property
+    def layer(self) -> Layer:
+        """The first of them, which stands for all."""
+        return self.layers[0]
+
+    @property
+    def stands_for(self) -> str:
+        """The names of all."""
+        return ", ".join(layer.name for layer in self.layers)
+
+    @functools.cached_property
     def digest(self) -> str:
         """Of what a generator makes of it: two with the same draws are one."""
         return digest([self.layer.shape, self.draw(generator(0, "which law is it?")).tobytes().hex()])
+
+    def drawn(self, seed: int, k: int) -> Array:
+        """Its k-th draw."""
+        return self.draw(generator(seed, self.digest, INITIAL, k))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +87,11 @@ class InitialLayers(Study):
 
     def trials(self) -> list[Trial]:
         """The draws of each population in turn: more of them leave the first as they are."""
-        return [trial_of(self, key, k) for key in self.populations for k in range(self.draws)]
+        firsts = [
+            self._trial(model=self.model_name, checkpoint=key, layer=population.layer.name, perturbation=INITIAL)
+            for key, population in self.populations.items()
+        ]
+        return [replace(first, draw=k) for first in firsts for k in range(self.draws)]
 
     def work(self, pending: Sequence[Trial]) -> dict[str, str]:
         """How often each kind of layer is drawn."""
@@ -84,7 +101,7 @@ class InitialLayers(Study):
         return {
             f"population {population.layer.name}": (
                 f"{' x '.join(map(str, population.layer.shape))}, {population.law}, "
-                f"for {', '.join(population.stands_for)}; {left[key]:,} draws to measure"
+                f"for {population.stands_for}; {left[key]:,} draws to measure"
             )
             for key, population in self.populations.items()
         }
@@ -110,15 +127,9 @@ class InitialLayers(Study):
         population = self.populations[trial.checkpoint]
         layer = population.layer
         about = {"layer_index": layer.index, "kind": layer.kind, "law": population.law}
-        about |= {"stands_for": ", ".join(population.stands_for)}
+        about |= {"stands_for": population.stands_for}
         values = about | size_columns(layer, self.options.conv, self.options.groups)
-        return Outcome(TrialResult(trial, "ok", values), layer, population.draw(trial.rng()))
-
-
-def trial_of(study: InitialLayers, population: str, k: int) -> Trial:
-    """The k-th draw of a population."""
-    layer = study.populations[population].layer.name
-    return study._trial(model=study.model_name, checkpoint=population, layer=layer, perturbation=INITIAL, draw=k)
+        return Outcome(TrialResult(trial, "ok", values), layer, population.drawn(trial.seed, trial.draw))
 
 
 def build(config: Config) -> InitialLayers:
@@ -144,7 +155,7 @@ def populations_of(made: Any, config: Config) -> tuple[list[Population], dict[st
     for layer, (law, draw) in _laws(made, module, layers, config, skipped).items():
         alike.setdefault((law, layer.shape, layer.kind, layer.groups), []).append((layer, draw))
     populations = [
-        Population(layer=same[0][0], stands_for=tuple(layer.name for layer, _ in same), law=law, draw=same[0][1])
+        Population(layers=tuple(layer for layer, _ in same), law=law, draw=same[0][1])
         for (law, *_), same in alike.items()
     ]
     if not populations:

@@ -1,0 +1,40 @@
+"""What an experiment of kind initial_layers has found: alpha of each draw of a population of layers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raylab.data import parquet
+from raylab.errors import UserError
+
+COLUMNS = ["checkpoint", "perturbation", "seed", "draw", "alpha"]
+ADVICE = "Run `python -m raylab.run experiment=alpha_at_init`, and give its results folder: pool=FOLDER."
+
+
+def alphas(folder: str | Path, perturbation: str, seed: int) -> dict[str, NDArray[np.float64]]:
+    """Population -> alpha of its draws (draws,), NaN where one was not measured or has no fit.
+
+    Rows of another seed are other draws. Raises UserError where there is no such row, or a file is damaged.
+    """
+    import pyarrow as pa
+
+    files = sorted((Path(folder) / "trials").glob("*.parquet"))
+    if not files:
+        raise UserError(f"pool={folder} is no results folder with rows. {ADVICE}")
+    parts = [pa.table({name: parquet.column(path, name, ADVICE) for name in COLUMNS}) for path in files]
+    rows = pa.concat_tables(parts, promote_options="permissive")
+    checkpoint, done = (np.array(rows.column(name).to_pylist()) for name in ("checkpoint", "perturbation"))
+    draw, alpha = (rows.column(name).to_numpy(zero_copy_only=False) for name in ("draw", "alpha"))
+    mine = (done == perturbation) & (rows.column("seed").to_numpy() == seed)
+    if not mine.any():
+        raise UserError(f"pool={folder} has no draws of seed {seed}. {ADVICE}")
+    found = {}
+    for population in dict.fromkeys(checkpoint[mine]):
+        here = mine & (checkpoint == population)
+        values = np.full(int(draw[here].max()) + 1, np.nan)
+        values[draw[here]] = alpha[here].astype(np.float64)
+        found[str(population)] = values
+    return found
