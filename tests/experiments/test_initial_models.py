@@ -1,0 +1,102 @@
+"""Models made of measured draws: every alpha in its range, no draw twice, the same whatever else is asked for."""
+
+import numpy as np
+import pytest
+
+from raylab import config, experiments
+from raylab.cluster import inline
+from raylab.errors import UserError
+from raylab.run import main
+
+MODEL = ["model.width=16", "model.depth=3"]
+RANGES = "ranges=[[2,4],[5,9]]"
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pool") / "alpha_at_init"
+    words = ["model.inputs=64", "draws=150", "cluster=inline", "progress=none", f"results={folder}"]
+    assert main(["experiment=alpha_at_init", *MODEL, *words]) == 0
+    return folder
+
+
+def built(pool, *overrides):
+    words = ["experiment=models_by_alpha", "data=digits", *MODEL, f"pool={pool}", "models=3", RANGES, *overrides]
+    return experiments.build(config.compose(words)[0])
+
+
+@pytest.fixture(scope="module")
+def made(pool):
+    experiment = built(pool)
+    return experiment, [r for batch in inline.stream(experiment, experiment.trials()) for r in batch]
+
+
+def test_every_layer_has_its_alpha_in_the_range_and_no_draw_serves_twice(made):
+    experiment, found = made
+    assert {result.status for result in found} == {"ok"}
+    assert len(found) == 3 * 2 * 2 * (1 + 4)  # models, ranges, with and without biases; the model and its layers
+    bounds = {"[2, 4]": (2, 4), "[5, 9]": (5, 9)}
+    used = set()
+    for result in found:
+        if result.trial.layer is not None:
+            low, high = bounds[result.values["alpha_range"]]
+            assert low <= result.values["alpha"] <= high
+            if result.values["bias"] == "drawn":
+                population = experiment.populations[result.trial.layer].digest
+                used.add((population, result.values["alpha_range"], result.values["pool_draw"]))
+    assert len(used) == 3 * 2 * 4
+
+
+def test_the_accuracy_is_that_of_the_network_written_out(made):
+    experiment, found = made
+    x, y = experiment.data.test_x, experiment.data.test_y
+    for result in found[::13]:
+        state = experiment._state(result.trial)
+        if result.values["bias"] == "zero":
+            assert not any(array.any() for name, array in state.items() if name.endswith("bias"))
+        h = x
+        for k in range(1, 5):
+            h = h @ state[f"fc{k}.weight"].T + state[f"fc{k}.bias"]
+            h = np.maximum(h, 0) if k < 4 else h
+        assert result.values["accuracy"] == pytest.approx((h.argmax(1) == y).mean(), abs=2 / len(y))
+        if result.trial.layer:
+            largest = np.linalg.norm(state[f"{result.trial.layer}.weight"].astype(float), 2) ** 2
+            assert result.values["spectral_norm"] == pytest.approx(largest, rel=1e-9)
+
+
+def test_a_model_is_the_same_however_many_there_are(pool, made):
+    _, found = made
+    fewer = built(pool, "models=1", "ranges=[[5,9]]")
+    again = [r for batch in inline.stream(fewer, fewer.trials()) for r in batch]
+    before = {r.trial.id: r.values for r in found}
+    assert len(again) == 10 and all(r.values == before[r.trial.id] for r in again)
+
+
+def test_biases_are_all_that_differs_between_the_two_of_a_pair(made):
+    experiment, _ = made
+    choices = sorted(experiment.choices.values(), key=lambda each: (each.alpha_range, each.replicate, each.bias))
+    for one, other in zip(choices[::2], choices[1::2], strict=True):
+        assert (one.bias, other.bias) == ("drawn", "zero") and one.draws == other.draws
+
+
+def test_a_pool_that_is_too_small_says_what_would_do(pool):
+    with pytest.raises(UserError, match=r"take 100 draws of 16 x 64, and \d+ of the 150 .* draws=\d+00` is likely"):
+        built(pool, "models=100")
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("ranges=[2,6]", "must be pairs of numbers"),
+        ("ranges=[[6,2]]", "6 is not less than 2"),
+        ("ranges=[]", "names no range"),
+        ("pool=null", "from a pool of draws"),
+        ("pool=/nowhere", "is no results folder with rows"),
+        ("seed=5", "has no draws of seed 5"),
+        ("model.width=17", "has no draws of 17 x 64"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(pool, override, says):
+    with pytest.raises(UserError, match=says) as error:
+        built(pool, override)
+    assert "\n" not in str(error.value)
