@@ -1,5 +1,7 @@
 """A walk against whole forward passes, and what it runs on the way."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -203,6 +205,27 @@ def test_memory_that_runs_out_on_the_way_or_above_the_boundary_halves_the_batch_
         result = walk.evaluate()
     assert (result.correct, result.num_samples) == (expected.correct, 497)
     assert result.loss == pytest.approx(expected.loss, rel=1e-6)
+
+
+def test_what_lay_in_memory_when_it_ran_out_is_gone_when_room_is_made(monkeypatch):
+    model, left, freed, make = network(), [], [], PrefixWalk._make_room
+    walk = PrefixWalk(model, X, Y, 400)
+    own = model.fc3.forward
+
+    def forward(x: Tensor) -> Tensor:
+        out = own(x)
+        left.append(weakref.ref(out))
+        if len(x) > 200:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return out
+
+    def make_room(self: PrefixWalk) -> bool:
+        freed.append(left[-1]() is None)
+        return make(self)
+
+    model.fc3.forward = forward
+    monkeypatch.setattr(PrefixWalk, "_make_room", make_room)
+    assert walk.evaluate().num_samples == len(Y) and freed == [True]
 
 
 def test_a_single_sample_that_does_not_fit_is_an_error():
