@@ -53,8 +53,14 @@ class Anatomy:
 
 
 def examine(model: nn.Module, inputs: Tensor) -> Anatomy:
-    """Watch one forward pass of a model in evaluation mode over `inputs` (samples, ...), two of them or more."""
-    trace = Trace.of(model, inputs)
+    """Watch one forward pass of a model in evaluation mode over `inputs` (samples, ...), two of them or more.
+
+    Tensors that lie in no storage, sparse ones or vmap's, cannot be watched: the model has no cuts.
+    """
+    try:
+        trace = Trace.of(model, inputs)
+    except NotImplementedError:
+        return Anatomy((), {}, frozenset(), frozenset({""}), frozenset(), doubtful=False)
     # The samples of a text are a few numbers and can be handed in again; images would have to be kept for it.
     cuts = cuts_of(trace, keeps_inputs=not inputs.is_floating_point())
     constant = frozenset((call.module, k) for call in trace.calls for k in call.constant)

@@ -138,9 +138,8 @@ class PrefixWalk:
 
     def capacity(self, parameters: Sequence[str]) -> int:
         """How many changes of these parameters fit into one batch together with all samples; 1 where they cannot be."""
-        if not set(parameters) <= self.anatomy.contained or not self._rows_are_apart:
-            return 1
-        return max(1, self.batch_size // len(self._y))
+        fit = self.batch_size // len(self._y)
+        return fit if fit > 1 and self.anatomy.contained.issuperset(parameters) and self._rows_are_apart else 1
 
     @functools.cached_property
     def _rows_are_apart(self) -> bool:

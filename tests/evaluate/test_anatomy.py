@@ -501,6 +501,25 @@ def test_a_module_that_takes_no_hooks_is_run_again_with_its_parent():
     assert depths(walked(model, X, Y), [f"{name}.weight" for name in "abcd"]) == [None, "a", "b", "c"]
 
 
+class Sparse(Chain):
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.sparse.mm(self.a(x).to_sparse(), self.b.weight)
+        return self.head(self.d(self.c(y).tanh()).tanh())
+
+
+class OneByOne(Chain):
+    def forward(self, x: Tensor) -> Tensor:
+        x.mul_(2)
+        return self.head(self.d(torch.vmap(self.c)(self.b(self.a(x).tanh()).tanh())).tanh())
+
+
+@pytest.mark.parametrize("make", [Sparse, OneByOne])
+def test_a_model_whose_tensors_have_no_storage_is_run_whole(make):
+    model = built(make)
+    walk = walked(model, X, Y)
+    assert depths(walk, [f"{name}.weight" for name in "abcd"]) == [None] * 4 and walk.capacity(["a.weight"]) == 1
+
+
 class Trimmed(nn.Module):
     """A text is as long as the longest in its batch."""
 
