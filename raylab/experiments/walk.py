@@ -142,10 +142,12 @@ class LayerWalk:
         try:
             found = self._walk.evaluate_each([self._replaced(parameters, arrays) for arrays in variants])
         except torch.OutOfMemoryError:
-            yield from (attempt(trial, lambda t=trial: self._alone(t, parameters, weights, ())) for trial in wanted)
-            return
+            found = None
         except Exception:
             yield from _failed(wanted, traceback.format_exc())
+            return
+        if found is None:  # only now: the exception holds the memory of the pass that has failed
+            yield from (attempt(trial, lambda t=trial: self._alone(t, parameters, weights, ())) for trial in wanted)
             return
         seconds = (time.perf_counter() - start) / len(wanted)
         evaluations = dict(zip(stack, found, strict=True))
