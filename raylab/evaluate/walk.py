@@ -118,8 +118,9 @@ class PrefixWalk:
         return target
 
     def _holds(self, cut: Cut) -> bool:
-        """Tried on the last few samples: the first have shown where the cut is."""
-        rows, count = min(WATCHED, self.batch_size, len(self._y)), len(self._y)
+        """Tried on the last samples, as the first have shown where the cut is; of few on one alone: it takes time."""
+        count = len(self._y)
+        rows = max(1, min(WATCHED, self.batch_size, count // 16))
         samples = self._prepared(slice(count - rows, count))
         lost = self._blank.expand_as(samples) if self._blank.is_floating_point() else samples
         return holds(self.model, self.anatomy, cut, samples, self._prepared(slice(0, rows)), lost)
