@@ -10,12 +10,13 @@ import functools
 import hashlib
 import importlib
 import inspect
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from raylab.errors import UserError
+from raylab.errors import UserError, first_line
 
 T = TypeVar("T")
 
@@ -127,7 +128,10 @@ def own_code(*objects: Any) -> dict[str, str]:
 
 
 def call(function: Callable[..., Any], config: Mapping[str, Any], what: str, **arguments: Any) -> Any:
-    """What a bound `_target_` gives. Arguments that it refuses (TypeError, ValueError) are a UserError."""
+    """What a bound `_target_` gives. Arguments that it refuses (TypeError, ValueError) are a UserError.
+
+    So is whatever else a function from outside raylab raises.
+    """
     try:
         return function(**arguments)
     except UserError:
@@ -135,6 +139,12 @@ def call(function: Callable[..., Any], config: Mapping[str, Any], what: str, **a
     except (TypeError, ValueError) as error:
         given = ", ".join(f"{key}={value}" for key, value in config.items() if key != "_target_")
         raise UserError(f"{what} '{config['_target_']}' refuses its arguments ({given}): {error}.") from error
+    except Exception as error:
+        if str(config["_target_"]).startswith("raylab."):
+            raise
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(frame.filename).name}, line {frame.lineno}"
+        raise UserError(f"{what} '{config['_target_']}' fails: {first_line(error)} ({where}).") from error
 
 
 def _owner(item: object) -> str:

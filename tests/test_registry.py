@@ -1,7 +1,7 @@
 import pytest
 
 from raylab.errors import UserError
-from raylab.registry import Registry, bind, load
+from raylab.registry import Registry, bind, call, load
 
 
 def test_a_name_is_registered_once():
@@ -57,3 +57,15 @@ def test_arguments_are_checked_before_any_work():
         bind({"_target_": "math:isclose", "reltol": 0.5}, "model")
     with pytest.raises(UserError, match=r"give model._target_=module:function"):
         bind({"width": 5}, "model")
+
+
+def test_what_a_function_of_ones_own_raises_is_one_line_that_says_where():
+    def fails() -> None:
+        raise RuntimeError("no weights on this disk")
+
+    with pytest.raises(
+        UserError, match=r"model 'my_lab.load' fails: RuntimeError: no weights on this disk \(test_registry"
+    ):
+        call(fails, {"_target_": "my_lab.load"}, "model")
+    with pytest.raises(RuntimeError, match="no weights"):  # a mistake of raylab's own is seen whole
+        call(fails, {"_target_": "raylab.models.fcn.FCN"}, "model")

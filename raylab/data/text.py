@@ -53,7 +53,8 @@ def evaluation(
     check(context, stride, normaliser)
     stream = tokenise(texts, tokenizer, limit=tokens, cache=cache, download=download)
     if joining != "documents" and context > len(stream.ids):
-        raise UserError(f"data.context={context} is more than the text's {len(stream.ids)} tokens: give a smaller one.")
+        there = f"{len(stream.ids)} tokens" + ("" if tokens is None else f" that data.tokens={tokens} leaves")
+        raise UserError(f"data.context={context} is more than the text's {there}: give a smaller one, or more text.")
     x, y = windows(stream, context, stride)
     words = round(stream.words * int((y != IGNORED).sum()) / len(stream.ids))
     return EvaluationData(

@@ -24,6 +24,7 @@ class Anatomy:
     first_use: Mapping[str, int]  # parameter -> operations before the first that reads it
     contained: frozenset[str]  # parameters read only while a module runs that owns them, with a row for each sample
     written: frozenset[str]  # modules whose output is changed in place after they have given it; "" is the input
+    constant: frozenset[tuple[str, int]]  # (module, which tensor of its output) that is the same whatever the samples
     doubtful: bool  # whether a tensor had as many rows as there are samples, and another dimension too
 
     def agreed(self, other: Anatomy) -> Anatomy:
@@ -31,11 +32,15 @@ class Anatomy:
         places = {cut.places for cut in other.cuts}
         cuts = tuple(cut for cut in self.cuts if cut.places in places)
         contained, written = self.contained & other.contained, self.written | other.written
-        return Anatomy(cuts, self.first_use, contained, written, doubtful=False)
+        return Anatomy(cuts, self.first_use, contained, written, self.constant & other.constant, doubtful=False)
 
     def within(self, fits: Callable[[Cut], bool]) -> Anatomy:
         """With those cuts alone that fit, and those that a single tensor crosses."""
         return replace(self, cuts=tuple(cut for cut in self.cuts if len(cut.crossing) == 1 or fits(cut)))
+
+    def without(self, cut: Cut) -> Anatomy:
+        """With all cuts but one."""
+        return replace(self, cuts=tuple(other for other in self.cuts if other != cut))
 
     def cut_below(self, parameters: Sequence[str]) -> int:
         """Index of the last cut that none of these parameters has an influence on; -1, the inputs: there is none.
@@ -48,8 +53,15 @@ class Anatomy:
 
 
 def examine(model: nn.Module, inputs: Tensor) -> Anatomy:
-    """Watch one forward pass of a model in evaluation mode over `inputs` (samples, ...), two of them or more."""
-    trace = Trace.of(model, inputs)
+    """Watch one forward pass of a model in evaluation mode over `inputs` (samples, ...), two of them or more.
+
+    Tensors that lie in no storage, sparse ones or vmap's, cannot be watched: the model has no cuts.
+    """
+    try:
+        trace = Trace.of(model, inputs)
+    except NotImplementedError:
+        return Anatomy((), {}, frozenset(), frozenset({""}), frozenset(), doubtful=False)
     # The samples of a text are a few numbers and can be handed in again; images would have to be kept for it.
     cuts = cuts_of(trace, keeps_inputs=not inputs.is_floating_point())
-    return Anatomy(cuts, trace.first_use(), trace.contained(), trace.written(), trace.doubtful)
+    constant = frozenset((call.module, k) for call in trace.calls for k in call.constant)
+    return Anatomy(cuts, trace.first_use(), trace.contained(), trace.written(), constant, trace.doubtful)

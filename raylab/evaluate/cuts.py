@@ -97,6 +97,8 @@ class _Finder:
         if _asks(repeated, lost):
             return None
         needed = self._needed(call.end, repeated)
+        if any(not needed.isdisjoint(each.passed) for each in skipped):
+            return None  # a stub does not hand on what the module was handed
         asked_for = needed & lost
         givers = [(giver, x) for giver in skipped for x in giver.output if x.number in asked_for]
         givers.sort(key=lambda pair: (pair[0].end, pair[1].leaf))
@@ -134,10 +136,10 @@ class _Finder:
         return any(since <= k and (until is None or k < until) for k in self._writes.get(number, ()))
 
     def _may_turn(self, call: Call) -> bool:
-        """Whether what is still running asks about the samples later on: the answer may lead to what was skipped."""
+        """Whether what is still running asks about samples or weights later on: it may lead to what was skipped."""
         running = {None, *call.parents()}
         return any(
-            operation.answers and operation.reads & self._trace.tainted and operation.within in running
+            operation.answers and operation.reads & self._trace.variable and operation.within in running
             for operation in self._trace.operations[call.end :]
         )
 

@@ -7,7 +7,7 @@ stubs that do nothing; those whose output crosses the cut give back the activati
 from __future__ import annotations
 
 import itertools
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class _Shape:
     """A tensor that a module gave for a batch of so many samples."""
 
     shape: tuple[int, ...]
-    samples: int
+    samples: int | None  # None: the shape has nothing to do with them
     dtype: torch.dtype
     device: torch.device
 
@@ -39,8 +39,9 @@ class _Shape:
 
         It has one row's memory, unless it is going to be written to.
         """
-        rows, left = divmod(self.shape[0] * samples, self.samples) if self.shape else (0, 0)
-        shape = (rows, *self.shape[1:]) if self.shape and not left else self.shape
+        shape = self.shape
+        if shape and self.samples and not shape[0] * samples % self.samples:
+            shape = (shape[0] * samples // self.samples, *shape[1:])
         memory = shape if written or not shape else (1, *shape[1:])
         fill = nan if self.dtype.is_floating_point else 0
         return torch.full(memory, fill, dtype=self.dtype, device=self.device).expand(shape)
@@ -54,10 +55,14 @@ class _Output:
     spec: TreeSpec
 
     @classmethod
-    def of(cls, out: Any, samples: int) -> _Output:
+    def of(cls, out: Any, samples: int, is_constant: Callable[[int], bool]) -> _Output:
         leaves, spec = tree_flatten(out)
-        shapes = [_Shape(tuple(x.shape), samples, x.dtype, x.device) if isinstance(x, Tensor) else x for x in leaves]
-        return cls(tuple(shapes), spec)
+        count = itertools.count()
+
+        def shape(x: Tensor) -> _Shape:
+            return _Shape(tuple(x.shape), None if is_constant(next(count)) else samples, x.dtype, x.device)
+
+        return cls(tuple(shape(x) if isinstance(x, Tensor) else x for x in leaves), spec)
 
     def filled(self, tensor: Callable[[int, _Shape], Tensor]) -> Any:
         """The same again with `tensor(k, shape)` for its k-th tensor."""
@@ -76,6 +81,7 @@ class Replay:
     def __init__(self, model: nn.Module, anatomy: Anatomy) -> None:
         self._model = model
         self._written = anatomy.written
+        self._constant = anatomy.constant
         self._outputs: dict[str, list[_Output]] = {}  # of each call in a pass: one module may give several shapes
         self._calls: Counter[str] = Counter()  # of those modules, in the pass that is running
         self._samples = 0  # of its batch
@@ -120,7 +126,10 @@ class Replay:
         """Within the block passes begin at the cut (None: at the inputs). It must have been passed before."""
         with ExitStack() as stack:
             for name in cut.skipped if cut else ():
-                stack.enter_context(replaced_forward(self._model.get_submodule(name), self._stub(name, cut)))
+                module = self._model.get_submodule(name)
+                stack.enter_context(replaced_forward(module, self._stub(name, cut)))
+                for hooks in ("_forward_pre_hooks", "_forward_hooks"):  # what is kept is what they have left
+                    stack.enter_context(_replaced(module, hooks, OrderedDict()))
             yield
 
     @contextmanager
@@ -128,6 +137,7 @@ class Replay:
         """Within the block it is noted what the modules between two cuts give: their stubs have to give the like."""
         hooks = []
         for name in stop.skipped - (start.skipped if start else frozenset()):
+            self._outputs.pop(name, None)
             module = self._model.get_submodule(name)
             hooks.append(module.register_forward_hook(lambda _, __, out, name=name: self._note(name, out)))
         try:
@@ -138,7 +148,8 @@ class Replay:
 
     def _note(self, name: str, out: Any) -> None:
         calls, k = self._outputs.setdefault(name, []), self._calls[name]
-        calls[k : k + 1] = [_Output.of(out, self._samples)]
+        if k == len(calls):  # of the first batch: the last may have one sample, of which everything is a multiple
+            calls.append(_Output.of(out, self._samples, lambda leaf: (name, leaf) in self._constant))
         self._calls[name] += 1
 
     def _noted(self, name: str) -> _Output:
@@ -181,6 +192,37 @@ class Replay:
                 hook.remove()
 
 
+def holds(model: nn.Module, anatomy: Anatomy, cut: Cut, samples: Tensor, others: Tensor, lost: Tensor) -> bool:
+    """Whether a pass over `samples` that is taken up at a cut gives what a whole one does.
+
+    What a trace does not show, this does: numbers that Python keeps or hands on, shapes that depend on the samples,
+    modules whose forward is called past them. What is not handed in comes from `others`, and the inputs are `lost`.
+    """
+    replay = Replay(model, anatomy)
+    try:
+        expected = replay.logits(samples.clone())
+        crossing = replay.to_cut(cut, samples.clone())
+        with replay.remembering(None, cut):
+            replay.to_cut(cut, others.clone())
+        with replay.taken_up(cut):
+            found = replay.logits(lost.clone(), crossing)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # whatever a stranger's model may raise; if a whole pass does, its trials will say it
+        return False
+    # Where sums are in no certain order, as of some operations on a GPU, the last digits differ anyhow.
+    return alike(found, expected, exactly=found.device.type == "cpu")
+
+
+def alike(found: Tensor, expected: Tensor, exactly: bool = False) -> bool:
+    """Whether two tensors are the same, or but for what rounding makes of the largest entry; NaN is NaN."""
+    if found.shape != expected.shape:
+        return False
+    largest = float(expected.nan_to_num().abs().max()) if expected.numel() else 0.0
+    tolerance = 0.0 if exactly else torch.finfo(expected.dtype).eps ** 0.5 * largest
+    return torch.allclose(found, expected, rtol=0.0, atol=tolerance, equal_nan=True)
+
+
 def logits_of(out: Any) -> Tensor:
     """The logits in what a model gives: a tensor, or a transformers output, or the first of several."""
     if isinstance(out, Tensor):
@@ -195,12 +237,19 @@ def logits_of(out: Any) -> Tensor:
 @contextmanager
 def replaced_forward(module: nn.Module, stub: Callable[..., Any]) -> Iterator[None]:
     """Within the block the module does what the stub does."""
-    own = module.__dict__.get("forward")
-    module.__dict__["forward"] = stub
+    with _replaced(module, "forward", stub):
+        yield
+
+
+@contextmanager
+def _replaced(module: nn.Module, attribute: str, value: Any) -> Iterator[None]:
+    """Within the block the module itself has this attribute, whatever its class says."""
+    own = module.__dict__.get(attribute)
+    module.__dict__[attribute] = value
     try:
         yield
     finally:
         if own is None:
-            del module.__dict__["forward"]
+            del module.__dict__[attribute]
         else:
-            module.__dict__["forward"] = own
+            module.__dict__[attribute] = own

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -35,9 +36,11 @@ class Call:
     end: int = -1  # operations before it was over; of a call that is not: none
     made: set[int] = field(default_factory=set)  # storages, by the operations within
     wrote: set[int] = field(default_factory=set)  # storages that were changed in place
+    passed: set[int] = field(default_factory=set)  # storages in its output that it has not made: a mask it was given
     output: Sequence[Given] = ()
+    constant: Sequence[int] = ()  # which tensors of the output are the same whatever the samples
     tainted: bool = True  # whether the samples have a say in what it gives
-    by_rows: bool = True  # whether all that depends on the samples comes and goes with a row for each
+    by_rows: bool = True  # whether all that it gets from the samples and all that it gives has a row for each
 
     def parents(self) -> Iterator[Call]:
         """The calls that it happens within, from the inside out."""
@@ -92,8 +95,9 @@ class Trace(TorchDispatchMode):
         self._count = 0
         self._family: dict[int, list[Alias]] = {}  # storage -> those that are one with it in the model
         self.input = self._new(inputs)
-        self.tainted = {self.input}
+        self.tainted = {self.input}  # storages that the samples have a say in
         self._parameters = {name: self.number(p) for name, p in model.named_parameters(remove_duplicate=False)}
+        self.variable = {self.input, *self._parameters.values()}  # the samples, or parameters, which may be changed
         self._matrices = {self.number(p) for p in model.parameters() if p.ndim > 1}
         self._uses: dict[int, list[tuple[int, tuple[str, ...]]]] = {n: [] for n in self._parameters.values()}
 
@@ -102,7 +106,7 @@ class Trace(TorchDispatchMode):
     def of(cls, model: nn.Module, inputs: Tensor) -> Trace:
         """Watch one pass over some samples."""
         trace = cls(model, inputs)
-        with module_by_module(), trace._watching(), trace:
+        with module_by_module(), trace._watching(), trace, _PastTorch(trace):
             out = model(inputs)
         leaves = tree_leaves(list(out.values()) if isinstance(out, Mapping) else out)
         trace.returned = {trace.number(leaf) for leaf in leaves if isinstance(leaf, Tensor)}
@@ -145,20 +149,30 @@ class Trace(TorchDispatchMode):
         writes = changed.union(*({alias.number for alias in self._family.get(number, ())} for number in changed))
         if reads & self.tainted:
             self.tainted |= made | writes
+        if reads & self.variable:
+            self.variable |= made | writes
         for call in self._open:
             call.made |= made
             call.wrote |= writes
-        within = self._open[-1] if self._open else None
         product = bool(made) and (func._overloadpacket in flop_registry or bool(reads & self._matrices))
-        self.operations.append(Operation(reads, writes, made, within, answers, product))
+        self.operations.append(Operation(reads, writes, made, self._within, answers, product))
         return out
+
+    def answered(self, tensor: Tensor) -> None:
+        """Note that Python has got all of a tensor's numbers past torch's operations."""
+        reads = {self.number(tensor)}
+        self.operations.append(Operation(reads, set(), set(), self._within, answers=True, product=False))
+
+    @property
+    def _within(self) -> Call | None:
+        return self._open[-1] if self._open else None
 
     @contextmanager
     def _watching(self) -> Iterator[None]:
         """Within the block the modules report when they begin and what they give."""
         hooks = []
         for name, module in self.model.named_modules():
-            if name:
+            if name and not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
                 begin = lambda _, args, kwargs, name=name: self._begin(name, (args, kwargs))  # noqa: E731
                 hooks.append(module.register_forward_pre_hook(begin, with_kwargs=True))
                 hooks.append(module.register_forward_hook(lambda module, args, out: self._finish(out)))
@@ -186,15 +200,17 @@ class Trace(TorchDispatchMode):
         self._open.pop()
         call.end = len(self.operations)
         call.tainted = any(self.number(leaf) in self.tainted for leaf in leaves)
-        call.by_rows &= self._is_by_rows(leaves)
+        call.constant = [k for k, leaf in enumerate(leaves) if self.number(leaf) not in self.tainted]
+        call.passed = {self.number(leaf) for leaf in leaves} - call.made
+        call.by_rows &= all(self.number(leaf) in self.tainted and self._has_rows(leaf) for leaf in leaves)
         rows = [(k, x) for k, x in enumerate(leaves) if self._has_rows(x)]
         call.output = [Given(k, self.number(x), x.nbytes // self.samples) for k, x in rows]
         return out
 
     def _is_by_rows(self, tensors: Any) -> bool:
-        """Whether those of some tensors that depend on the samples have a row for each."""
-        depend = [x for x in tree_leaves(tensors) if isinstance(x, Tensor) and self.number(x) in self.tainted]
-        return all(self._has_rows(x) for x in depend)
+        """Whether those of some tensors that depend on the samples have a row for each, and others cannot seem to."""
+        leaves = [x for x in tree_leaves(tensors) if isinstance(x, Tensor)]
+        return all(self._has_rows(x) if self.number(x) in self.tainted else x.dim() == 0 or len(x) == 1 for x in leaves)
 
     def _has_rows(self, tensor: Tensor) -> bool:
         """Whether there is a row for each sample. The last states of an LSTM's layers may be as many by chance."""
@@ -224,6 +240,23 @@ class Trace(TorchDispatchMode):
         last = {number: k for k, operation in enumerate(self.operations) for number in operation.writes}
         found = {call.module for call in self.calls if any(last.get(number, -1) >= call.end for number in call.made)}
         return frozenset(found | ({""} if self.input in last else set()))
+
+
+class _PastTorch(TorchFunctionMode):
+    """Sees what hands a tensor's numbers to Python or numpy without an operation."""
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__()
+        self._trace = trace
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Do what was asked for, noting it."""
+        if func in _PAST_TORCH:
+            self._trace.answered(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+_PAST_TORCH = {Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__}
 
 
 def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:

@@ -6,6 +6,7 @@ of the last cut below the perturbed layer. Everything above is run again, everyt
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import nan
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from raylab.evaluate.anatomy import Anatomy, examine
 from raylab.evaluate.boundary import GB, Boundary
 from raylab.evaluate.cuts import Cut
-from raylab.evaluate.replay import Replay, Tensors
+from raylab.evaluate.replay import Replay, Tensors, alike, holds
 from raylab.evaluate.score import NOTHING, Evaluation, score
 from raylab.evaluate.stacked import stacked
 from raylab.models.kernels import as_tensor
@@ -72,6 +73,7 @@ class PrefixWalk:
         self._blank = torch.full_like(sample[:1], nan if sample.is_floating_point() else 0)
         self.anatomy = _anatomy(self.model, sample).within(self._fits_into_memory)
         self._replay = Replay(self.model, self.anatomy)
+        self._proven: set[Cut] = set()
         self.rewind()
 
     def rewind(self) -> None:
@@ -89,7 +91,7 @@ class PrefixWalk:
 
     def advance_to(self, parameters: Sequence[str]) -> None:
         """Move the boundary up to just below the first of some parameters. ValueError where it is above that."""
-        target, here = self.depth(parameters), self.depth_reached
+        target, here = self._proven_depth(parameters), self.depth_reached
         if target < here:
             raise ValueError(f"cannot walk from cut {here} back to {target}: rewind")
         if target == here:
@@ -105,6 +107,24 @@ class PrefixWalk:
             raise
         self.depth_reached = target
 
+    def _proven_depth(self, parameters: Sequence[str]) -> int:
+        """`depth`, once the cuts from which a pass does not give what a whole one does are left out."""
+        while (target := self.depth(parameters)) > self.depth_reached:
+            cut = self.anatomy.cuts[target]
+            if cut in self._proven or self._holds(cut):
+                self._proven.add(cut)
+                break
+            self.anatomy = self.anatomy.without(cut)
+        return target
+
+    def _holds(self, cut: Cut) -> bool:
+        """Tried on the last samples, as the first have shown where the cut is; of few on one alone: it takes time."""
+        count = len(self._y)
+        rows = max(1, min(WATCHED, self.batch_size, count // 16))
+        samples = self._prepared(slice(count - rows, count))
+        lost = self._blank.expand_as(samples) if self._blank.is_floating_point() else samples
+        return holds(self.model, self.anatomy, cut, samples, self._prepared(slice(0, rows)), lost)
+
     def evaluate(self, watch: Watch | None = None) -> Evaluation:
         """Accuracy and loss of the model as it is now, from the boundary up.
 
@@ -119,9 +139,19 @@ class PrefixWalk:
 
     def capacity(self, parameters: Sequence[str]) -> int:
         """How many changes of these parameters fit into one batch together with all samples; 1 where they cannot be."""
-        if not set(parameters) <= self.anatomy.contained:
-            return 1
-        return max(1, self.batch_size // len(self._y))
+        fit = self.batch_size // len(self._y)
+        return fit if fit > 1 and self.anatomy.contained.issuperset(parameters) and self._rows_are_apart else 1
+
+    @functools.cached_property
+    def _rows_are_apart(self) -> bool:
+        """Whether the logits of a sample are, but for rounding, the same whatever else is in its batch."""
+        sample = self._prepared(slice(0, 1))
+        both = torch.cat([sample, sample.flip(-1)])
+        try:
+            alone = torch.cat([self._replay.logits(row.clone()) for row in both.split(1)])
+            return alike(self._replay.logits(both.clone()), alone)
+        except Exception:  # whatever a stranger's model may raise of a single sample
+            return False
 
     def evaluate_each(self, variants: Sequence[Mapping[str, Array]]) -> list[Evaluation]:
         """`evaluate` with each of several changes of the same parameters in turn, or all at once: see `capacity`.
@@ -161,12 +191,14 @@ class PrefixWalk:
         batch = self._batches[k]
         at, heard = batch.start, len(seen or ())
         while at < min(batch.stop, len(self._y)):
-            rows = slice(at, min(at + self.batch_size, batch.stop, len(self._y)))
+            rows, failure = slice(at, min(at + self.batch_size, batch.stop, len(self._y))), None
             try:
                 yield compute(self._inputs(rows), self._crossing(k, rows), rows)
-            except torch.OutOfMemoryError:
+            except torch.OutOfMemoryError as error:
+                failure = error.with_traceback(None)  # its frames hold what is in the way
+            if failure:
                 if not self._make_room():
-                    raise
+                    raise failure
                 del (seen or [])[heard:]
                 continue
             at, heard = rows.stop, len(seen or ())

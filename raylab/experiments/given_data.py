@@ -7,9 +7,11 @@ import inspect
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from raylab.data.evaluation import IGNORED, EvaluationData
 from raylab.data.text import check_positions
-from raylab.errors import UserError
+from raylab.errors import UserError, first_line
 from raylab.models.networks import Network
 from raylab.registry import call
 
@@ -61,37 +63,46 @@ def _check_labels(data: EvaluationData, network: Network) -> None:
     if labels.min() < 0:
         raise UserError(f"{data.name} has {what} below 0, such as {labels.min()}: only {IGNORED} may be, not scored.")
     outputs = outputs_of(network, data)
-    if outputs is not None and labels.max() >= outputs:
+    if labels.max() >= outputs:
         raise UserError(
             f"{data.name} has {what} up to {labels.max()}, and {network.name} only {outputs:,} outputs (0 to "
             f"{outputs - 1}): {advice}."
         )
 
 
-def outputs_of(network: Network, data: EvaluationData) -> int | None:
-    """How many classes or tokens a model tells apart, by the shape of what it gives; None where a pass shows none.
+def outputs_of(network: Network, data: EvaluationData) -> int:
+    """How many classes or tokens a model tells apart, by the shape of what it gives.
 
     The pass has no numbers in it (torch's device "meta"); where that is not enough, as transformers looks at some, it
-    is one of very few tokens.
+    is one of very few tokens, and at last one of a sample. Raises UserError where the model does not take that either.
     """
     import torch
 
     from raylab.evaluate.replay import logits_of
 
+    failure: Exception | None = None
     for module, sample in _passes(network, data):
         try:
             with torch.no_grad():
                 return int(logits_of(module(sample)).shape[-1])
-        except Exception:  # whatever a stranger's model may raise: if it is one, its trials will say it
-            continue
-    return None
+        except Exception as error:  # whatever a stranger's model may raise
+            failure = error
+    assert failure is not None
+    kind = "texts" if data.task == "text" else f"images of {' x '.join(map(str, data.x.shape[1:]))}"
+    raise UserError(
+        f"{network.name} cannot be run on {data.name}: {first_line(failure)}. Give a model that takes {kind} and gives "
+        "logits, or other data."
+    ) from failure
 
 
 def _passes(network: Network, data: EvaluationData) -> Iterator[tuple[nn.Module, Tensor]]:
     import torch
 
     text = data.task == "text"
-    shape = (1, min(TOKENS, data.x.shape[1])) if text else (1, *data.x.shape[1:])
-    sample = torch.zeros(shape, dtype=torch.int64 if text else torch.float32)
-    yield copy.deepcopy(network.skeleton).eval(), sample.to("meta")
-    yield network.module(), sample
+    whole = torch.as_tensor(np.ascontiguousarray(data.x[:1])).long() if text else torch.zeros(1, *data.x.shape[1:])
+    few = whole[:, :TOKENS] if text else whole
+    yield copy.deepcopy(network.skeleton).eval(), few.to("meta")
+    module = network.module()
+    if text:
+        yield module, torch.zeros_like(few)
+    yield module, whole

@@ -153,7 +153,7 @@ def build(config: Config) -> PerturbPretrained:
     load = bind(config.data, "data")
     _require_place(make, config.model)
     network = _network(call(make, config.model, "model"), make, config.model)
-    _require_theta_0(network, perturbations)
+    _require_theta_0(network, perturbations, make)
     data = data_of(load, config, network)
     laws = None if perturb.NEED_NO_LAW.issuperset(perturbations) else _laws(network)
     layers, skipped = _layers(network, laws, config)
@@ -200,12 +200,14 @@ def _require_place(make: Any, model: Mapping[str, Any]) -> None:
         raise UserError(f"model.initial={place} cannot be opened: {error}") from error
 
 
-def _require_theta_0(network: Network, perturbations: Mapping[str, Perturbation]) -> None:
+def _require_theta_0(network: Network, perturbations: Mapping[str, Perturbation], make: Any) -> None:
     needy = [name for name in perturbations if name in perturb.NEED_THETA_0]
     if needy and network.initial is None:
+        takes_it = "initial" in inspect.signature(make).parameters
         raise UserError(
             f"{network.name} cannot be re-initialised: its theta_0 was never published. Leave out "
-            f"{' and '.join(needy)} (perturbation=rerandomize), or give model.initial=PLACE where it lies."
+            f"{' and '.join(needy)} (perturbation=rerandomize)"
+            f"{', or give model.initial=PLACE where it lies' if takes_it else ''}."
         )
 
 

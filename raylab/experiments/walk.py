@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from raylab import perturb
@@ -141,11 +140,13 @@ class LayerWalk:
         variants = (as_it_is if isinstance(draw, Exception) else draw for draw in draws.values())
         try:
             found = self._walk.evaluate_each([self._replaced(parameters, arrays) for arrays in variants])
-        except torch.OutOfMemoryError:
-            yield from (attempt(trial, lambda t=trial: self._alone(t, parameters, weights, ())) for trial in wanted)
-            return
+        except RuntimeError:  # of torch: no memory, or a tensor of a shape that cannot be shared out among the draws
+            found = None
         except Exception:
             yield from _failed(wanted, traceback.format_exc())
+            return
+        if found is None:  # only now: the exception holds the memory of the pass that has failed
+            yield from (attempt(trial, lambda t=trial: self._alone(t, parameters, weights, ())) for trial in wanted)
             return
         seconds = (time.perf_counter() - start) / len(wanted)
         evaluations = dict(zip(stack, found, strict=True))

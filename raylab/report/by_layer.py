@@ -36,6 +36,8 @@ def perturbed(results: pa.Table) -> list[str]:
 
 def spans_decades(values: NDArray[np.float64]) -> bool:
     """Whether values are better seen on a logarithmic axis: positive, and most of a decade or more apart."""
+    if not len(values):
+        return False
     low, high = np.quantile(values, [0.01, 0.99])
     return bool(values.min() > 0 and high / low >= DECADE)
 

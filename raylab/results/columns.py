@@ -95,6 +95,16 @@ PROTOCOL = _group(
         "words of the text, between white space, times the share of its tokens that were scored [count]",
     ),
 )
+# How a given model was computed and perturbed.
+HOW = _group(
+    "evaluation",
+    precision=(str, "what the model computed in: float32, tf32, bfloat16 or float16"),
+    loss_error=(float, "on the baseline's row: its loss less that in float32, where it computed in less [nats]"),
+    law=(str, "law that the layer's weights were initialised with, and are re-randomised from"),
+    bias=(str, "whether the layer's bias goes with its weights: replaced, kept, or none"),
+    buffers=(str, "what becomes of batch norm's statistics: kept, or none where there are none"),
+    tied=(str, "other names of the layer's weights, which change along; null: none"),
+)
 SIMILARITY = _group(
     "similarity",
     activation_disagreement=(
@@ -215,5 +225,5 @@ PROVENANCE = _group(
     finished_at=(TIME, "when the row reached the driver (UTC)"),
 )
 KNOWN: Mapping[str, Column] = {
-    **IDENTITY, **LAYER, **OUTCOME, **EVALUATION, **PROTOCOL, **SIMILARITY, **SPECTRAL, **FIT, **PROVENANCE
+    **IDENTITY, **LAYER, **OUTCOME, **EVALUATION, **PROTOCOL, **HOW, **SIMILARITY, **SPECTRAL, **FIT, **PROVENANCE
 }  # fmt: skip

@@ -67,6 +67,14 @@ def measured(lab) -> str:
     return out
 
 
+def test_what_a_lower_precision_costs_is_on_the_baselines_row_and_in_the_report(lab):
+    code, _, err = run(lab, *GPT2, "results=bf16", "precision=bfloat16", "layers=[*.c_fc]")
+    assert code == 0, err
+    table = load(lab / "bf16").to_pylist()
+    assert [row["loss_error"] for row in table if row["layer"] is None] != [None]
+    assert "in float32, where it computed in less" in (lab / "bf16" / "report.html").read_text()
+
+
 def test_a_language_model_ends_in_rows_and_a_report(lab, measured):
     found = rows(lab / "out")
     assert len(found) == ROWS and {row["status"] for row in found.values()} == {"'ok'"}

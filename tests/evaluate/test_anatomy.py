@@ -320,6 +320,141 @@ class Resized(Chain):
         return self.head(self.d(self.c(self.b(y).tanh()).tanh()).tanh())
 
 
+class Masked(nn.Module):
+    """Hands on the mask that it was handed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return (self.fc(x) * mask).tanh(), mask
+
+
+class PassesMask(Chain):
+    """Integers, for which a stub's stand in is zero and no NaN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = Masked(), Masked()
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = torch.ones(len(x), WIDTH, dtype=torch.int64)
+        mask[:, 0] = 0
+        y, mask = self.first(self.b(self.a(x)), mask)
+        y, mask = self.second(y, mask)
+        return self.head(self.d(y) * mask + self.c(y) * (1 - mask))
+
+
+class WithTable(nn.Module):
+    """Gives its table beside its output: as many rows as it has columns, whatever the samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.table = nn.Linear(WIDTH, WIDTH), nn.Parameter(torch.randn(WIDTH, WIDTH))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.fc(x).tanh(), self.table
+
+
+class ReadsTable(Chain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.with_table = WithTable()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, table = self.with_table(self.b(self.a(x)))
+        return self.head(self.d(self.c(y) @ table).tanh())
+
+
+class Numbers(Chain):
+    """Which way it goes depends on numbers that Python gets without an operation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        early = self.a(x).tanh()
+        y = self.c(self.b(early).tanh()).tanh()
+        if y.tolist()[0][0] > 0:
+            y = y + early
+        return self.head(self.d(y).tanh())
+
+
+class Numpy(Chain):
+    def forward(self, x: Tensor) -> Tensor:
+        early = torch.from_numpy(self.a(x).numpy() * 2)
+        return self.head(self.d(self.c(self.b(x).tanh()) + early).tanh())
+
+
+class AsksWeights(Chain):
+    """A skip that is taken where weights are large, as drawn ones may be."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        early = self.a(x).tanh()
+        y = self.c(self.b(early).tanh()).tanh()
+        if self.d.weight.abs().mean() > 0.25:
+            y = y + early
+        return self.head(self.d(y).tanh())
+
+
+class Mean(nn.Module):
+    """Gives a number of Python's beside a tensor, and keeps it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.kept = nn.Linear(WIDTH, WIDTH), 0.0
+
+    def forward(self, x: Tensor) -> tuple[Tensor, float]:
+        self.kept = float(x.mean())
+        return self.fc(x).tanh(), self.kept
+
+
+class GivesNumber(Chain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = Mean()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, mean = self.mean(self.b(self.a(x)))
+        return self.head(self.d(self.c(y).tanh() * mean))
+
+
+class KeepsNumber(GivesNumber):
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.mean(self.b(self.a(x)))
+        return self.head(self.d(self.c(y).tanh() * self.mean.kept))
+
+
+class PastTheModule(Chain):
+    """A module's forward is called without the module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.c(self.b(self.a(x).tanh()).tanh()).tanh()
+        return self.head(self.d(self.b.forward(y).tanh()))
+
+
+class Hooked(Chain):
+    """Hooks of its own change what a module is given and gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.b.register_forward_hook(lambda module, given, out: out * 2)
+        self.c.register_forward_pre_hook(lambda module, given: (given[0] * 2,))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.d(self.c(self.b(self.a(x).tanh()).tanh()).tanh()))
+
+
+class Scripted(Chain):
+    """A module that takes no hooks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        example = torch.zeros(2, WIDTH)
+        self.traced = torch.jit.trace(nn.Linear(WIDTH, WIDTH), example)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.d(self.c(self.traced(self.b(self.a(x).tanh())).tanh()).tanh()))
+
+
 CUT_BELOW = {  # for a, b, c, d: the module whose output they are evaluated from
     Twice: [None, "a", "a", "c"],
     Branches: [None] * 4,
@@ -340,6 +475,15 @@ CUT_BELOW = {  # for a, b, c, d: the module whose output they are evaluated from
     Scratch: [None, "a", "b", "c"],
     Keywords: [None, None, None, "blocks.2"],
     Resized: [None, "a", "b", "c"],
+    PassesMask: [None, "a", "first.fc", "first.fc"],
+    ReadsTable: [None, "a", "with_table.fc", "with_table.fc"],
+    Numbers: [None] * 4,
+    Numpy: [None] * 4,
+    AsksWeights: [None] * 4,
+    GivesNumber: [None, "a", "b", "b"],
+    KeepsNumber: [None, "a", "b", "b"],
+    PastTheModule: [None, "a", "a", "a"],
+    Hooked: [None, "a", "b", "c"],
 }
 
 
@@ -349,6 +493,54 @@ def test_an_awkward_model_is_cut_where_that_is_right_and_nowhere_else(make):
     walk = walked(model, X, Y, chosen=lambda name: not name.startswith("second.one"))  # which nobody reads
     layers = [f"layers.{k}.weight" for k in range(4)] if make is Uncut else [f"{name}.weight" for name in "abcd"]
     assert depths(walk, layers) == CUT_BELOW[make]
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated
+def test_a_module_that_takes_no_hooks_is_run_again_with_its_parent():
+    model = built(Scripted)
+    assert depths(walked(model, X, Y), [f"{name}.weight" for name in "abcd"]) == [None, "a", "b", "c"]
+
+
+class Sparse(Chain):
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.sparse.mm(self.a(x).to_sparse(), self.b.weight)
+        return self.head(self.d(self.c(y).tanh()).tanh())
+
+
+class OneByOne(Chain):
+    def forward(self, x: Tensor) -> Tensor:
+        x.mul_(2)
+        return self.head(self.d(torch.vmap(self.c)(self.b(self.a(x).tanh()).tanh())).tanh())
+
+
+@pytest.mark.parametrize("make", [Sparse, OneByOne])
+def test_a_model_whose_tensors_have_no_storage_is_run_whole(make):
+    model = built(make)
+    walk = walked(model, X, Y)
+    assert depths(walk, [f"{name}.weight" for name in "abcd"]) == [None] * 4 and walk.capacity(["a.weight"]) == 1
+
+
+class Trimmed(nn.Module):
+    """A text is as long as the longest in its batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trim, self.embed, self.fc, self.head = Trim(), nn.Embedding(11, 8), nn.Linear(8, 8), nn.Linear(8, CLASSES)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        long = self.trim(ids).shape[1]
+        return self.head(self.fc(self.embed(ids)[:, :long]).tanh().sum(1))
+
+
+class Trim(nn.Module):
+    def forward(self, ids: Tensor) -> Tensor:
+        return ids[:, : int((ids > 0).sum(1).max())].clone()
+
+
+def test_a_length_that_depends_on_the_samples_is_not_that_of_others():
+    ids = torch.where(torch.arange(9) < torch.tensor([[2], [3], [5], [4], [8]]), torch.arange(1, 10), 0)
+    walk = walked(built(Trimmed), ids, Y)
+    assert depths(walk, ["embed.weight", "fc.weight", "head.weight"]) == [None, None, "fc"]
 
 
 class Residual(nn.Module):

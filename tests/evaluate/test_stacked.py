@@ -108,3 +108,29 @@ def test_a_layer_gets_back_its_own_forward_after_an_error():
     with pytest.raises(RuntimeError), stacked(model, variants(model, ["head.weight"]), 4):
         model(IMAGES[:, :1])
     assert not any("forward" in module.__dict__ for module in model.modules())
+
+
+class Positions(nn.Module):
+    """What the embedding of positions gives has no row for a sample: it is the same for all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.positions, self.head = nn.Embedding(11, 8), nn.Embedding(12, 8), nn.Linear(8, 11)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head((self.embed(ids) + self.positions(torch.arange(ids.shape[1]))).tanh())
+
+
+@pytest.mark.parametrize("length", [7, DRAWS * len(IDS)])  # the latter as many as samples in a stack
+def test_an_embedding_of_positions_is_not_stacked(length):
+    ids = IDS.repeat(1, 2)[:, :length]
+    walk = PrefixWalk(built(Positions), ids, ids.roll(-1, 1), batch_size=DRAWS * len(ids))
+    assert walk.capacity(["positions.weight"]) == 1
+    assert walk.capacity(["head.weight"]) == DRAWS
+
+
+def test_a_model_whose_samples_have_a_say_in_one_another_is_not_stacked():
+    norm = nn.BatchNorm2d(4, track_running_stats=False)
+    model = built(lambda: nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(144, 4)))
+    walk = PrefixWalk(model, IMAGES, Y, batch_size=DRAWS * len(IMAGES))
+    assert {"0.weight", "0.bias"} <= walk.anatomy.contained and walk.capacity(["0.weight"]) == 1

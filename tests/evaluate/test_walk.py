@@ -1,5 +1,7 @@
 """A walk against whole forward passes, and what it runs on the way."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor, nn
 from raylab.data import digits
 from raylab.evaluate import PrefixWalk
 from raylab.evaluate.boundary import Boundary
+from raylab.evaluate.walk import WATCHED
 from raylab.models.fcn import FCN
 from raylab.perturb import perturbed
 from tests.evaluate.whole_passes import whole
@@ -32,13 +35,13 @@ def names_of(model: nn.Module, layer: str) -> list[str]:
 
 
 class Calls:
-    """Counts how often modules run."""
+    """Counts how often modules run, but for the two samples on which a cut is tried."""
 
     def __init__(self, model: nn.Module) -> None:
         self.names: list[str] = []
         for name, module in model.named_children():
             own = module.forward
-            module.forward = lambda *args, name=name, own=own: self.names.append(name) or own(*args)
+            module.forward = lambda x, name=name, own=own: self.names.extend([name] * (len(x) > WATCHED)) or own(x)
 
     def taken(self) -> list[str]:
         taken, self.names[:] = list(self.names), []
@@ -159,7 +162,7 @@ def test_a_walk_leaves_no_trace_on_the_model():
 
 
 class SmallMemory:
-    """A device that runs out of memory when a module gets more than so many rows."""
+    """A device that runs out of memory when a module gets more than so many rows; a cut is tried on two."""
 
     def __init__(self, module: nn.Module, rows: int) -> None:
         self.sizes: list[int] = []
@@ -167,7 +170,7 @@ class SmallMemory:
         module.register_forward_pre_hook(self.check)
 
     def check(self, module, inputs):
-        self.sizes.append(len(inputs[0]))
+        self.sizes += [len(inputs[0])] * (len(inputs[0]) > WATCHED)
         if len(inputs[0]) > self.rows:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -202,6 +205,27 @@ def test_memory_that_runs_out_on_the_way_or_above_the_boundary_halves_the_batch_
         result = walk.evaluate()
     assert (result.correct, result.num_samples) == (expected.correct, 497)
     assert result.loss == pytest.approx(expected.loss, rel=1e-6)
+
+
+def test_what_lay_in_memory_when_it_ran_out_is_gone_when_room_is_made(monkeypatch):
+    model, left, freed, make = network(), [], [], PrefixWalk._make_room
+    walk = PrefixWalk(model, X, Y, 400)
+    own = model.fc3.forward
+
+    def forward(x: Tensor) -> Tensor:
+        out = own(x)
+        left.append(weakref.ref(out))
+        if len(x) > 200:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return out
+
+    def make_room(self: PrefixWalk) -> bool:
+        freed.append(left[-1]() is None)
+        return make(self)
+
+    model.fc3.forward = forward
+    monkeypatch.setattr(PrefixWalk, "_make_room", make_room)
+    assert walk.evaluate().num_samples == len(Y) and freed == [True]
 
 
 def test_a_single_sample_that_does_not_fit_is_an_error():

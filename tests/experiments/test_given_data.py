@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from raylab.data import EvaluationData
 from raylab.errors import UserError
@@ -68,16 +69,28 @@ def test_how_many_outputs_a_model_has_is_seen_in_a_pass_without_numbers(name):
     assert outputs_of(network, data) == 1000
 
 
-def test_of_a_model_without_logits_nothing_is_known(lab):
-    data = EvaluationData(name="v", task="image", x=np.zeros((2, 4), np.float32), y=np.array([0, 999]))
-    network = of_module("headless", lab.headless(), None)
-    assert outputs_of(network, data) is None
-    assert data_of(lambda: data, Config, network) is data
-
-
 def test_the_plan_says_through_which_windows_a_text_is_seen(lab):
     assert (
         described(text([1, 2, 3], context=8, stride=4)) == "letters, 3 tokens scored in 3 windows (context 8, stride 4)"
     )
     assert described(text([1, 2], context=8)) == "letters, 2 tokens scored in 3 windows (context 8)"
     assert described(lab.images()) == "noise, 40 images"
+
+
+def test_a_model_and_data_of_another_kind_are_said_before_any_work(lab):
+    language = open_network("transformers/gpt2", settings=tiny_pretrained.GPT2, pretrained=False)
+    refused("gpt2-random cannot be run on noise: ", lab.images(), language)
+    refused("Give a model that takes texts and gives logits", text([1]), of_module("net", lab.make(), None))
+
+
+class Odd(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = torch.nn.Linear(3, 3)
+
+    def forward(self, x):
+        return {"features": self.fc(x.mean((2, 3)))}
+
+
+def test_a_model_without_logits_is_said_before_any_work(lab):
+    refused("gives a dict, in which no logits are to be found", lab.images(), of_module("odd", Odd(), None))

@@ -1,5 +1,7 @@
 """The layers of one model on a worker: what is evaluated at once, and what goes wrong."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,7 @@ class Company(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         logits = self.head(self.body(x).relu())
-        return logits + 1e-3 * logits.mean(0, keepdim=True)
+        return logits + 1e-5 * logits.mean(0, keepdim=True)
 
 
 def fresh(weights: LayerWeights, rng: np.random.Generator) -> np.ndarray:
@@ -56,7 +58,8 @@ def losses(walk: LayerWalk, some: list[Trial]) -> dict[int, object]:
 
 
 def counted(walk: LayerWalk) -> list[int]:
-    """The rows of each pass through the head."""
+    """The rows of each pass through the head, but those which show once whether rows are apart."""
+    assert walk._walk.capacity(["body.weight"]) == 100
     rows: list[int] = []
     walk._walk.model.head.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
     return rows
@@ -103,6 +106,23 @@ def test_when_memory_runs_out_each_draw_is_evaluated_by_itself(monkeypatch):
     found = losses(walk, trials(STACK))
     assert rows == [SAMPLES] * STACK
     assert all(found[draw] == pytest.approx(expected[draw], rel=0.1) for draw in expected)
+
+
+def test_what_lay_in_memory_when_it_ran_out_is_gone_when_draws_are_evaluated_by_themselves(monkeypatch):
+    walk, left, alone = layer_walk(), [], PrefixWalk.evaluate
+
+    def full(*_):
+        activations = torch.zeros(3)
+        left.append(weakref.ref(activations))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def evaluate(*arguments):
+        assert left[0]() is None
+        return alone(*arguments)
+
+    monkeypatch.setattr(PrefixWalk, "evaluate_each", full)
+    monkeypatch.setattr(PrefixWalk, "evaluate", evaluate)
+    assert [o.result.status for o in walk.outcomes(trials(2))] == ["ok"] * 2 and len(left) == 1
 
 
 def test_a_mistake_in_the_code_is_seen_and_not_worked_around(monkeypatch):

@@ -35,6 +35,13 @@ def test_every_column_of_the_brief_is_known():
     assert set(names) <= set(schema.KNOWN)
 
 
+def test_no_column_of_an_experiment_passes_for_a_users_metric():
+    from raylab.experiments import perturb_layers, perturb_pretrained, spectra
+
+    for experiment in (perturb_layers, perturb_pretrained, spectra):
+        assert set(experiment.COLUMNS) <= set(schema.KNOWN)
+
+
 @pytest.mark.parametrize(
     ("columns", "says"), [({"a": dict}, "use float, int, str or list"), ({"layer": int}, "fixed as string")]
 )
