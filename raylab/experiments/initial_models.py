@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 COLUMNS: Mapping[str, type] = {
     **{"layer_index": int, "kind": str, "N": int, "M": int, "matrices": int, "device": str},
-    **{"accuracy": float, "loss": float, "num_samples": int, "alpha_range": str, "bias": str, "pool_draw": int},
+    **{"accuracy": float, "loss": float, "num_samples": int, "alpha_range": str, "biases": str, "pool_draw": int},
 }
 EVALUATION_VERSION = "1"  # raised whenever the same draws would give another accuracy
 BIASES = ("drawn", "zero")
@@ -47,12 +47,12 @@ class Choice:
 
     replicate: int
     alpha_range: str
-    bias: str  # "drawn", or "zero"
+    biases: str  # "drawn", or "zero"
     draws: Mapping[str, int]  # layer -> which draw of its population
 
     def checkpoint(self, populations: Mapping[str, Population]) -> str:
         """Digest of all that determines the weights but the seed."""
-        return digest([[populations[name].digest, name, k] for name, k in self.draws.items()] + [self.bias])
+        return digest([[populations[name].digest, name, k] for name, k in self.draws.items()] + [self.biases])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,13 +94,10 @@ class InitialModels(Study):
 
     def work(self, pending: Sequence[Trial]) -> dict[str, str]:
         """How many models of which range."""
-        left = {trial.checkpoint for trial in pending}
-        ranges = Counter(
-            f"alpha in {self.choices[name].alpha_range}, biases {self.choices[name].bias}" for name in left
-        )
-        return {"data": f"{self.data.name}, {len(self.data.test_y):,} test samples"} | {
-            f"models with {what}": f"{many:,} to evaluate" for what, many in sorted(ranges.items())
-        }
+        left = [self.choices[name] for name in {trial.checkpoint for trial in pending}]
+        kinds = sorted(Counter((choice.alpha_range, choice.biases) for choice in left).items())
+        models = {f"alpha in {within}, biases {biases}": f"{many:,} models" for (within, biases), many in kinds}
+        return {"data": f"{self.data.name}, {len(self.data.test_y):,} test samples"} | models
 
     def groups(self, pending: Sequence[Trial]) -> list[Group]:
         """A few models each."""
@@ -136,7 +133,7 @@ class InitialModels(Study):
         for name, k in choice.draws.items():
             state[f"{name}.weight"] = self.populations[name].drawn(self.seed, k)
             bias = model.initial_law(self.layers[name], "bias")(generator(self.seed, "bias", trial.replicate, name))
-            state[f"{name}.bias"] = bias if choice.bias == "drawn" else np.zeros_like(bias)
+            state[f"{name}.bias"] = bias if choice.biases == "drawn" else np.zeros_like(bias)
         return state
 
     def _evaluation(self, state: Mapping[str, Array]) -> Evaluation:
@@ -154,7 +151,7 @@ class InitialModels(Study):
             "num_samples": evaluation.num_samples,
             "device": "cuda" if torch.cuda.is_available() else "cpu",
             "alpha_range": choice.alpha_range,
-            "bias": choice.bias,
+            "biases": choice.biases,
         }
         if trial.layer is None:
             return Outcome(TrialResult(trial, "ok", values))
@@ -207,8 +204,8 @@ def _choices(alphas: Mapping[str, NDArray[np.float64]], found: Sequence[Populati
         for replicate in range(config.models):
             mine = {name: int(fitting[replicate]) for name, fitting in draws.items()}
             made += [
-                Choice(replicate=replicate, alpha_range=f"[{low:g}, {high:g}]", bias=bias, draws=mine)
-                for bias in BIASES
+                Choice(replicate=replicate, alpha_range=f"[{low:g}, {high:g}]", biases=biases, draws=mine)
+                for biases in BIASES
             ]
     return made
 

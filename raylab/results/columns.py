@@ -105,6 +105,14 @@ HOW = _group(
     buffers=(str, "what becomes of batch norm's statistics: kept, or none where there are none"),
     tied=(str, "other names of the layer's weights, which change along; null: none"),
 )
+# Of layers and models that are not trained.
+INITIAL = _group(
+    "evaluation",
+    stands_for=(str, "names of the layers of this shape and law, which are drawn once for all of them"),
+    alpha_range=(str, "range within which alpha of every layer of the model lies"),
+    biases=(str, "drawn from the law they are initialised with, or zero"),
+    pool_draw=(int, "which draw of the pool the layer's weights are, from 0"),
+)
 SIMILARITY = _group(
     "similarity",
     activation_disagreement=(
@@ -225,5 +233,6 @@ PROVENANCE = _group(
     finished_at=(TIME, "when the row reached the driver (UTC)"),
 )
 KNOWN: Mapping[str, Column] = {
-    **IDENTITY, **LAYER, **OUTCOME, **EVALUATION, **PROTOCOL, **HOW, **SIMILARITY, **SPECTRAL, **FIT, **PROVENANCE
+    **IDENTITY, **LAYER, **OUTCOME, **EVALUATION, **PROTOCOL, **HOW, **INITIAL, **SIMILARITY, **SPECTRAL, **FIT,
+    **PROVENANCE,
 }  # fmt: skip

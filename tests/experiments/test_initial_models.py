@@ -41,7 +41,7 @@ def test_every_layer_has_its_alpha_in_the_range_and_no_draw_serves_twice(made):
         if result.trial.layer is not None:
             low, high = bounds[result.values["alpha_range"]]
             assert low <= result.values["alpha"] <= high
-            if result.values["bias"] == "drawn":
+            if result.values["biases"] == "drawn":
                 population = experiment.populations[result.trial.layer].digest
                 used.add((population, result.values["alpha_range"], result.values["pool_draw"]))
     assert len(used) == 3 * 2 * 4
@@ -52,7 +52,7 @@ def test_the_accuracy_is_that_of_the_network_written_out(made):
     x, y = experiment.data.test_x, experiment.data.test_y
     for result in found[::13]:
         state = experiment._state(result.trial)
-        if result.values["bias"] == "zero":
+        if result.values["biases"] == "zero":
             assert not any(array.any() for name, array in state.items() if name.endswith("bias"))
         h = x
         for k in range(1, 5):
@@ -74,9 +74,9 @@ def test_a_model_is_the_same_however_many_there_are(pool, made):
 
 def test_biases_are_all_that_differs_between_the_two_of_a_pair(made):
     experiment, _ = made
-    choices = sorted(experiment.choices.values(), key=lambda each: (each.alpha_range, each.replicate, each.bias))
+    choices = sorted(experiment.choices.values(), key=lambda each: (each.alpha_range, each.replicate, each.biases))
     for one, other in zip(choices[::2], choices[1::2], strict=True):
-        assert (one.bias, other.bias) == ("drawn", "zero") and one.draws == other.draws
+        assert (one.biases, other.biases) == ("drawn", "zero") and one.draws == other.draws
 
 
 def test_a_pool_that_is_too_small_says_what_would_do(pool):
