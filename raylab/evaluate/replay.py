@@ -135,16 +135,12 @@ class Replay:
     @contextmanager
     def remembering(self, start: Cut | None, stop: Cut) -> Iterator[None]:
         """Within the block it is noted what the modules between two cuts give: their stubs have to give the like."""
-        hooks = []
-        for name in stop.skipped - (start.skipped if start else frozenset()):
-            self._outputs.pop(name, None)
-            module = self._model.get_submodule(name)
-            hooks.append(module.register_forward_hook(lambda _, __, out, name=name: self._note(name, out)))
-        try:
+        with ExitStack() as stack:
+            for name in stop.skipped - (start.skipped if start else frozenset()):
+                self._outputs.pop(name, None)
+                note = lambda _, __, out, name=name: self._note(name, out)  # noqa: E731
+                stack.enter_context(self._model.get_submodule(name).register_forward_hook(note))
             yield
-        finally:
-            for hook in hooks:
-                hook.remove()
 
     def _note(self, name: str, out: Any) -> None:
         calls, k = self._outputs.setdefault(name, []), self._calls[name]
@@ -181,15 +177,11 @@ class Replay:
             if len(given) == len(modules):
                 raise _Reached
 
-        hooks = [
-            self._model.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: note(name, out))
-            for name in modules
-        ]
-        try:
+        with ExitStack() as stack:
+            for name in modules:
+                hook = lambda _, __, out, name=name: note(name, out)  # noqa: E731
+                stack.enter_context(self._model.get_submodule(name).register_forward_hook(hook))
             yield given
-        finally:
-            for hook in hooks:
-                hook.remove()
 
 
 def holds(model: nn.Module, anatomy: Anatomy, cut: Cut, samples: Tensor, others: Tensor, lost: Tensor) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,17 +170,13 @@ class Trace(TorchDispatchMode):
     @contextmanager
     def _watching(self) -> Iterator[None]:
         """Within the block the modules report when they begin and what they give."""
-        hooks = []
-        for name, module in self.model.named_modules():
-            if name and not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
-                begin = lambda _, args, kwargs, name=name: self._begin(name, (args, kwargs))  # noqa: E731
-                hooks.append(module.register_forward_pre_hook(begin, with_kwargs=True))
-                hooks.append(module.register_forward_hook(lambda module, args, out: self._finish(out)))
-        try:
+        with ExitStack() as stack:
+            for name, module in self.model.named_modules():
+                if name and not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
+                    begin = lambda _, args, kwargs, name=name: self._begin(name, (args, kwargs))  # noqa: E731
+                    stack.enter_context(module.register_forward_pre_hook(begin, with_kwargs=True))
+                    stack.enter_context(module.register_forward_hook(lambda module, args, out: self._finish(out)))
             yield
-        finally:
-            for hook in hooks:
-                hook.remove()
 
     def _begin(self, name: str, given: Any) -> None:
         call = Call(name, self._open[-1] if self._open else None, by_rows=self._is_by_rows(given))

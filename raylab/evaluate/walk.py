@@ -234,11 +234,8 @@ class PrefixWalk:
             return
         name, observe = watch
         seen: list[Tensor] = []
-        hook = self.model.get_submodule(name).register_forward_hook(lambda *call: seen.append(call[2]))
-        try:
+        with self.model.get_submodule(name).register_forward_hook(lambda *call: seen.append(call[2])):
             yield seen
-        finally:
-            hook.remove()
         observe(k, _joined(seen))
 
 

@@ -23,6 +23,7 @@ from raylab.evaluate import Evaluation, PrefixWalk
 from raylab.experiments.attempt import attempt
 from raylab.experiments.initial_layers import INITIAL, Population, populations_of
 from raylab.experiments.metrics import measured, metrics_of
+from raylab.experiments.perturbations import groups_of_models
 from raylab.experiments.study import Study, common
 from raylab.layers import size_columns
 from raylab.models.kernels import take_the_fast_road
@@ -101,14 +102,7 @@ class InitialModels(Study):
 
     def groups(self, pending: Sequence[Trial]) -> list[Group]:
         """A few models each."""
-        models: dict[str, list[Trial]] = {}
-        for trial in pending:
-            models.setdefault(trial.checkpoint, []).append(trial)
-        several = list(models.values())
-        return [
-            tuple(trial for trials in several[k : k + MODELS_A_GROUP] for trial in trials)
-            for k in range(0, len(several), MODELS_A_GROUP)
-        ]
+        return groups_of_models(pending, MODELS_A_GROUP)
 
     def run(self, group: Group) -> Iterator[Outcome]:
         """Make each model, evaluate it once, and give its layers to be measured."""

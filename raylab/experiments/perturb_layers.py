@@ -19,7 +19,7 @@ from raylab.data import ClassificationData
 from raylab.errors import UserError
 from raylab.experiments.checkpoints import Checkpoints
 from raylab.experiments.metrics import measured, metrics_of
-from raylab.experiments.perturbations import by_model, perturbations_of, trials_of_layers
+from raylab.experiments.perturbations import by_model, groups_of_models, perturbations_of, trials_of_layers
 from raylab.experiments.study import Study, common
 from raylab.layers import LayerParameters, find_layers, parameters_of, select, split_by_size
 from raylab.models.kernels import as_tensor
@@ -95,9 +95,7 @@ class PerturbLayers(Study):
 
     def groups(self, pending: Sequence[Trial]) -> list[Group]:
         """The trials of `stack` models each."""
-        models = list(by_model(pending).values())
-        stacks = [models[start : start + self.stack] for start in range(0, len(models), self.stack)]
-        return [tuple(trial for trials in stack for trial in trials) for stack in stacks]
+        return groups_of_models(pending, self.stack)
 
     def run(self, group: Group) -> Iterator[Outcome]:
         """Train what has no checkpoint yet, then walk each model once from its first layer to its last."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from raylab import perturb
 from raylab.errors import UserError
-from raylab.types import Perturbation, Trial
+from raylab.types import Group, Perturbation, Trial
 
 if TYPE_CHECKING:
     from raylab.config import Config
@@ -37,3 +37,10 @@ def by_model(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
     for trial in trials:
         models.setdefault(trial.checkpoint, []).append(trial)
     return models
+
+
+def groups_of_models(trials: Sequence[Trial], count: int) -> list[Group]:
+    """The trials of `count` models each."""
+    models = list(by_model(trials).values())
+    several = [models[start : start + count] for start in range(0, len(models), count)]
+    return [tuple(trial for trials in some for trial in trials) for some in several]
