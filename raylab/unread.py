@@ -20,8 +20,15 @@ _MODELS = {
     "train": (_TRAINING, "how models are trained"),
     "similarity": (_TRAINING, "whether a layer's output is compared with the original's"),
 }
+_BOTH = {**_MODELS, **_PRECISION}
 # Kind of experiment -> section of the config that it does not read -> which kind does, and what it says.
-UNREAD = {_GIVEN: _MODELS, _TRAINING: _PRECISION, "spectra": {**_MODELS, **_PRECISION}}
+UNREAD = {
+    _GIVEN: _MODELS,
+    _TRAINING: _PRECISION,
+    "spectra": _BOTH,
+    "initial_layers": _BOTH,
+    "initial_models": {key: what for key, what in _BOTH.items() if key != "models"},
+}
 
 
 def refuse(

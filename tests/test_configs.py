@@ -71,7 +71,7 @@ def test_a_file_of_ones_own_may_say_what_is_not_read(tmp_path):
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("experiment", ["digits", "fcn_mnist", "spectra"])
+@pytest.mark.parametrize("experiment", ["digits", "fcn_mnist", "spectra", "alpha_at_init", "models_by_alpha"])
 @pytest.mark.parametrize("word", ["precision=bfloat16", "biases=kept", "activations.host_gb=1"])
 def test_knobs_of_given_models_are_refused_elsewhere(experiment, word):
     with pytest.raises(UserError, match="is for kind=perturb_pretrained"):
