@@ -22,6 +22,7 @@ from raylab.types import ORIGINAL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 DEPTHS = 5  # layers named in the legend of colours by depth
 BROKEN = 30.0  # nats; of costs beyond it the axis is logarithmic from 1 on
@@ -166,13 +167,34 @@ def points(ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], shown: NDAr
 
 def scale(ax: Axes, values: NDArray[np.float64]) -> None:
     """The horizontal axis: logarithmic where the values span most of a decade or more."""
-    from matplotlib.ticker import MaxNLocator
-
     if spans_decades(values):
         ax.set_xscale("log")
         plain_log(ax.xaxis)
     else:
-        ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], min_n_ticks=3))
+        few_ticks(ax.xaxis)
+
+
+def few_ticks(axis: Axis) -> None:
+    """Three to five round numbers on a linear axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], min_n_ticks=3))
+
+
+def short_numbers(axis: Axis) -> None:
+    """Tick labels that stay apart whatever the range: 0.0025, 250, but −8e5 and 2.5e−5."""
+    from matplotlib.ticker import FuncFormatter
+
+    def written(value: float, _: int | None) -> str:
+        largest = np.abs(axis.get_majorticklocs()).max()
+        if abs(value) < 1e-9 * largest:
+            return "0"
+        if 1e-3 <= largest < 1e4:
+            return f"{value:g}".replace("-", "−")
+        mantissa, exponent = f"{value:.5e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}".replace("-", "−")
+
+    axis.set_major_formatter(FuncFormatter(written))
 
 
 # -- what changes ------------------------------------------------------------------------------------------------------
@@ -212,7 +234,10 @@ def _changed(x: NDArray[np.float64], cost: NDArray[np.float64], metric: str, tar
         points(ax, x, cost, shown, look)
         if target.unit != "%" and cost[shown].max() > BROKEN:
             ax.set_yscale("symlog", linthresh=1.0)
+        few_ticks(ax.xaxis)
+        short_numbers(ax.xaxis)
         ax.set_xlabel(f"change of {labels.metric(metric)}")
         ax.set_ylabel(f"cost in {target.column} [{target.difference}]")
 
-    return Panel(f"change of {labels.metric(metric)}", draw, note=f"ρ {number(rho, 2)} across".replace("-", "−"))
+    note = f"ρ {number(rho, 2)} across".replace("-", "−") if np.isfinite(rho) else ""
+    return Panel(f"change of {labels.metric(metric)}", draw, note)

@@ -166,7 +166,8 @@ def _target_by_depth(results: pa.Table, target: Target, conditions: Sequence[str
     if np.isfinite(whole):
         worse = "less than half of it is left" if target.better > 0 else f"more than {target.critical:g} nat worse"
         caption += f" Shaded: a cost of at most {target.robust:g} {target.difference}; beyond the dotted line {worse}."
-    panel = Panel(f"{target.column.capitalize()} by depth", draw, width=4.6, height=3.1)
+    note = f"{target.column} by depth, one layer {elided(deed, 40)}" if alone else ""  # else the legend says it
+    panel = Panel(f"{target.column.capitalize()} by depth", draw, note, width=4.6, height=3.1)
     return Picture(f"{target.column}_by_layer", "Robust and critical layers", caption, [panel], keys)
 
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from raylab.report import labels, spectra
+from raylab.report import labels, related, spectra
 from raylab.report import target as targets
 from raylab.report.by_layer import perturbed
 from raylab.report.layerwise import listed, plural
 from raylab.report.target import Target
 from raylab.results import frame
-from raylab.results.correlate import MIN_ROWS, USABLE
-from raylab.results.text import number, p_value, perplexity
+from raylab.results.text import number, perplexity
 
-Row = Mapping[str, Any]
-FEW = 4  # rows, of which a correlation says nothing: of four any order has a chance of one in 24
 MOST = 5  # layers that are named for being robust or critical
 
 
@@ -31,13 +27,17 @@ def findings(table: pa.Table, correlations: pa.Table) -> list[str]:
         return []
     conditions = perturbed(results)
     if not frame.one_model(results):
-        return [*_about_models(results, target), *_about_metrics(correlations), *_about_groups(correlations)]
+        return [
+            *_about_models(results, target),
+            *related.about_metrics(correlations),
+            *related.about_groups(correlations),
+        ]
     said = [*_about_model(results, target), *_about_layers(results, target, conditions)]
     if len(conditions) == 1:
-        said += _within_and_across(correlations)
+        said += related.within_and_across(correlations)
     else:
-        said += [*_about_metrics(correlations), *_about_groups(correlations)]
-    return said + _too_few(correlations)
+        said += [*related.about_metrics(correlations), *related.about_groups(correlations)]
+    return said + related.too_few(correlations)
 
 
 def _about_models(results: pa.Table, target: Target) -> list[str]:
@@ -62,97 +62,24 @@ def _about_models(results: pa.Table, target: Target) -> list[str]:
 
 
 def _range(left: Mapping[str, float], condition: str, target: Target, also: str = "") -> list[str]:
-    """Between which layers lies what is left. also: what else is said of a loss."""
+    """Between which layers lies what is left, where that can be told apart. also: what else is said of a loss."""
     if len(left) < 2:
         return []
     low, high = min(left, key=lambda layer: left[layer]), max(left, key=lambda layer: left[layer])
     digits = 1 if target.unit == "%" else 2
-    between = (
-        f"between {number(left[low], digits)} {target.unit} ({low}) and "
-        f"{number(left[high], digits)} {target.unit} ({high})"
-    )
-    deed = _deed(condition)
+    least, most = (f"{number(left[name], digits)} {target.unit}" for name in (low, high))
+    same = least == most
+    what = least if same else f"between {least} ({low}) and {most} ({high})"
+    whichever = " whichever it is" if same else ""
     if target.column == "accuracy":
-        return [f"With one layer {deed}, {between} is left."]
-    return [f"With one layer {deed}, the {target.column} is {between}{also}."]
+        return [f"With one layer {_deed(condition)}, {what} is left{whichever}."]
+    return [f"With one layer {_deed(condition)}, the {target.column} is {what}{whichever}{also}."]
 
 
 def _deed(condition: str) -> str:
     """What was done to a layer: "re-randomised", "under my_lab:noisy"."""
     style = labels.style(condition)
     return style.deed or (style.name if condition in labels.STYLES else f"under {style.name}")
-
-
-# -- correlations of several models, or several perturbations ----------------------------------------------------------
-
-
-def _rows(correlations: pa.Table, scope: str, condition: str = "all") -> dict[str, Row]:
-    return {
-        row["metric"]: row
-        for row in correlations.to_pylist()
-        if (row["scope"], row["condition"]) == (scope, condition) and row["status"] in USABLE and row["n"] > FEW
-    }
-
-
-def _strongest(rows: Mapping[str, Row]) -> str:
-    return max(rows, key=lambda name: abs(rows[name]["rho"]), default="")
-
-
-def _apart(rows: Mapping[str, Row]) -> tuple[list[str], list[str]]:
-    """The paper's metrics that have an interval, and those of them whose interval is without 0."""
-    known = [name for name in labels.PRIMARY if name in rows and np.isfinite(rows[name]["rho_lo"])]
-    return known, [name for name in known if rows[name]["rho_lo"] * rows[name]["rho_hi"] > 0]
-
-
-def _names(metrics: Sequence[str]) -> str:
-    return f" ({', '.join(labels.metric(name) for name in metrics)})" if metrics else ""
-
-
-def _name(metric: str) -> str:
-    return "α" if metric == "alpha" else labels.metric(metric)
-
-
-def _about_metrics(correlations: pa.Table) -> list[str]:
-    rows = _rows(correlations, "mean")
-    said = []
-    for name in ("alpha", _strongest(rows) or "alpha"):
-        if name in rows:
-            row = rows.pop(name)
-            strongest = "" if name == "alpha" else "The strongest correlation is that of "
-            said.append(
-                f"{strongest}{_name(name)}: Spearman ρ with {row['target']} is {number(row['rho'])} on average over "
-                f"layers{_interval(row)}, permutation p {p_value(row['rho_p'])} (n = {row['n']:,})."
-            )
-    return said
-
-
-def _interval(row: Row) -> str:
-    if not np.isfinite(row["rho_lo"]):
-        return ""
-    return f", 95 % interval [{number(row['rho_lo'], 2)}, {number(row['rho_hi'], 2)}]"
-
-
-def _about_groups(correlations: pa.Table) -> list[str]:
-    """Whether the spectral metrics say anything, and whether the strongest correlation is one of groups only."""
-    together = _rows(correlations, "mean")
-    known, apart = _apart(together)
-    said = []
-    if known:
-        said.append(
-            f"Of the {len(known)} spectral metrics of the paper, {len(apart)} have an interval without "
-            f"0{_names(apart)}."
-        )
-    strongest = _strongest(together)
-    each = [name for name in dict.fromkeys(correlations["condition"].to_pylist()) if name != "all" and "+" not in name]
-    within = [
-        rows[strongest]["rho"] for rows in (_rows(correlations, "mean", name) for name in each) if strongest in rows
-    ]
-    if len(within) > 1:
-        said.append(
-            f"Within each perturbation alone the ρ of {labels.metric(strongest)} lies between "
-            f"{number(min(within), 2)} and {number(max(within), 2)}: the rest comes from the groups being apart."
-        )
-    return said
 
 
 # -- one model ---------------------------------------------------------------------------------------------------------
@@ -209,7 +136,10 @@ def _perplexities(results: pa.Table, left: Mapping[str, float], condition: str) 
         return ""
     ends = (min(left, key=lambda layer: left[layer]), max(left, key=lambda layer: left[layer]))
     low, high = (frame.geometric_mean(frame.select(results, name, condition), "perplexity").mean for name in ends)
-    return "" if np.isnan(low + high) else f", the perplexity between {perplexity(low)} and {perplexity(high)}"
+    if np.isnan(low + high):
+        return ""
+    least, most = perplexity(low), perplexity(high)
+    return f", the perplexity {least}" if least == most else f", the perplexity between {least} and {most}"
 
 
 def _robust_and_critical(
@@ -239,49 +169,3 @@ def _which(layers: Sequence[str], left: Mapping[str, float], target: Target) -> 
         return "none"
     digits = 1 if target.unit == "%" else 2
     return f"{len(layers):,} ({listed([f'{name} {number(left[name], digits)}' for name in layers], MOST)})"
-
-
-def _within_and_across(correlations: pa.Table) -> list[str]:
-    """alpha and the strongest metric, among the draws of one layer and over all layers together."""
-    scopes = {
-        "within a layer": _rows(correlations, "mean"),
-        "across layers": _rows(correlations, "pooled"),
-    }
-    strongest = {where: _strongest(rows) for where, rows in scopes.items()}
-    said = []
-    for name in dict.fromkeys(["alpha", *strongest.values()]):
-        found = {where: rows[name] for where, rows in scopes.items() if name in rows}
-        if not found:
-            continue
-        first = [where for where in scopes if strongest[where] == name]
-        parts = [
-            f"{where} {number(row['rho'])}{_interval(row)}, p {p_value(row['rho_p'])}" for where, row in found.items()
-        ]
-        row = next(iter(found.values()))
-        role = f", the strongest of {len(scopes[first[0]]):,} metrics {' and '.join(first)}" if first else ""
-        said.append(f"{_name(name)}{role}: Spearman ρ with {row['target']} is {'; '.join(parts)} (n = {row['n']:,}).")
-    return [*said, *_without_zero(*scopes.values())]
-
-
-def _without_zero(within: Mapping[str, Row], across: Mapping[str, Row]) -> list[str]:
-    known, apart = _apart(within)
-    others, far = _apart(across)
-    if not (known and others):
-        return []
-    return [
-        f"Of the {len(known)} spectral metrics of the paper, {len(apart)} have an interval without 0 among draws of "
-        f"a single layer{_names(apart)}, and {len(far)} across layers{_names(far)}, where layers of different size and "
-        "scale are compared: the one does not follow from the other."
-    ]
-
-
-def _too_few(correlations: pa.Table) -> list[str]:
-    """Where there are fewer rows than a correlation needs to say anything."""
-    rows = [row for row in correlations.to_pylist() if row["condition"] == "all" and row["n"]]
-    most = {name: max((row["n"] for row in rows if row["scope"] == name), default=0) for name in ("layer", "pooled")}
-    if 0 < most["pooled"] <= FEW:
-        return [f"Too few perturbed rows for correlations with metrics: {most['pooled']}, more than {FEW} are needed."]
-    if 0 < most["layer"] < MIN_ROWS:
-        needed = f"at least {MIN_ROWS} are needed: draws={MIN_ROWS} or more"
-        return [f"Too few rows of each layer for correlations within a layer: {most['layer']}, {needed}."]
-    return []

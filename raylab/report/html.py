@@ -192,8 +192,9 @@ def _missing(table: pa.Table, drawn: list[Picture]) -> list[str]:
         "alpha_by_layer": "alpha by layer (needs alpha of layers)",
         "metrics": f"{what} against the spectral metrics (needs perturbed layers with {what} and metrics)",
         "rho_by_metric": "correlations (need at least four perturbed rows of a layer)",
-        "similarity": "similarity to the unperturbed model (no such column was measured)",
     }
+    if "train_seconds" in table.column_names:  # models that are given are not compared layer by layer
+        reasons["similarity"] = "similarity to the unperturbed model (no such column was measured)"
     return [text for name, text in reasons.items() if name not in names]
 
 

@@ -142,7 +142,9 @@ def _note(column: str, most: int, one: bool) -> str:
     over = f"{most} draws of one model" if one else f"{most} models"
     if column == "perplexity":
         return f"Geometric mean over {over}." if most > 1 else ""
-    return f"Mean ± standard error over {over}." if most > 1 else "One model: no standard error."
+    if most > 1:
+        return f"Mean ± standard error over {over}."
+    return f"One model{' and one draw' if one else ''}: no standard error."
 
 
 def _extreme(found: Mapping[str, list[frame.Mean]], conditions: Sequence[str], most: int | None) -> list[str]:
@@ -202,7 +204,9 @@ def metric_table(
     excluded = max(row["n_excluded"] for row in rows)
     note = "[ ]: 95 % bootstrap interval; p: permutations; RMSE of the least-squares line, in units of the target."
     if scope == "mean":
-        note += " n counts the rows of all layers; each layer has its own rho, of which this is the mean."
+        note += " n counts the rows of all layers that have a rho of their own, of which this is the mean."
+        part = [row["metric"] for row in rows if row["status"] == "partial"]
+        note += f" Over some layers only: {', '.join(part)}." if part else ""
     note += f" Rows that failed or have no value are left out, at most {excluded:,} a metric." if excluded else ""
     unit = rows[0]["unit"]
     if max(row["n_units"] for row in rows) < MIN_UNITS:

@@ -30,7 +30,7 @@ SCHEMA = pa.schema(
         pa.field("scope", pa.string(), metadata={"description": "layer, mean (over layers) or pooled (all layers)"}),
         pa.field("layer", pa.string()),
         pa.field("condition", pa.string(), metadata={"description": "all perturbed rows, or which perturbations"}),
-        pa.field("n", pa.int64(), metadata={"description": "rows"}),
+        pa.field("n", pa.int64(), metadata={"description": "rows that the numbers are made of"}),
         pa.field("n_excluded", pa.int64(), metadata={"description": "rows failed, skipped or without a finite value"}),
         *(pa.field(name, pa.float64()) for name in STATISTICS),
         pa.field("status", pa.string(), metadata={"description": "ok, partial (some layers), too_few, constant_..."}),
@@ -264,8 +264,8 @@ def _computed(
 
 def _mean(cells: Sequence[_Cell]) -> _Cell:
     """The mean over layers of every number, and of every replica: their layers were resampled alike."""
-    n, excluded = sum(cell.n for cell in cells), sum(cell.n_excluded for cell in cells)
     good = [cell for cell in cells if cell.status == "ok"]
+    n, excluded = sum(cell.n for cell in good or cells), sum(cell.n_excluded for cell in cells)
     if not good:
         return _Cell(n, excluded, cells[0].status if cells else "no_values", {}, {}, {})
 

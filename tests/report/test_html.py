@@ -7,7 +7,7 @@ import pytest
 
 from raylab.errors import UserError
 from raylab.report import html
-from raylab.results import ParquetSink, schema
+from raylab.results import ParquetSink, load, schema
 from raylab.types import Trial, TrialResult
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -92,10 +92,18 @@ def test_another_experiment_gets_a_report_of_what_it_has(tmp_path):
             sink.write(TrialResult(trial, "ok" if at else "skipped", values, error=None if at else "a layer too small"))
     text = " ".join(Page(html.write(tmp_path).read_text()).text.split())
     assert "There is no run.json" in text and "1 skipped: a layer too small" in text
-    assert "Left out" in text and "loss against the spectral metrics" not in text
+    assert "loss against the spectral metrics" not in text
     assert (
         "α by layer" in text and "Loss [nats] by layer" in text and "accuracy" not in text.partition("Configuration")[0]
     )
+
+
+def test_only_experiments_that_train_are_said_to_lack_a_similarity(finished):
+    given = load(finished)
+    trained = given.append_column("train_seconds", [[9.0] * given.num_rows])
+    assert any(text.startswith("similarity") for text in html._missing(trained, []))
+    said = html._missing(given, [])
+    assert said and not any("similarity" in text for text in said)
 
 
 def test_folder_without_results_is_one_line(tmp_path):

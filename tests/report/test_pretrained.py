@@ -210,6 +210,75 @@ def test_changes_are_drawn_against_the_cost(image):
     assert sorted(points[:, 1]) == pytest.approx(sorted(100 * (0.9 - after.accuracy)))
 
 
+def with_column(table, name, values):
+    return table.set_column(table.column_names.index(name), name, pa.array(values))
+
+
+def test_a_mean_over_few_layers_is_not_called_the_strongest(image):
+    frame = image.to_pandas()
+    few = frame.layer.isin(["conv1", "linear"])
+    table = with_column(image, "stable_rank", np.where(few, frame.accuracy, 1.0))  # rho 1 in two layers, none elsewhere
+    correlations = correlate(table, resampling=FEW)
+    (found,) = [
+        row for row in correlations.to_pylist() if (row["metric"], row["scope"]) == ("stable_rank", "mean")
+    ]  # fmt: skip
+    assert (found["status"], found["n"]) == ("partial", 20) and found["rho"] == pytest.approx(1)
+    said = html.findings(table, correlations)
+    assert not [text for text in said if "stable rank" in text and "within a layer, Spearman ρ" in text]
+    (within,) = [text for text in said if " metrics within a layer" in text]
+    assert f"strongest of {comparable(correlations)} metrics within" in within
+
+
+def comparable(correlations):
+    return sum(row["scope"] == "mean" and row["status"] == "ok" for row in correlations.to_pylist())
+
+
+def test_n_is_said_of_each_scope_where_they_differ(image):
+    frame = image.to_pandas()
+    table = with_column(image, "alpha", np.where(frame.layer == "conv1", 2.0, frame.alpha))
+    (said,) = [text for text in html.findings(table, correlate(table, resampling=FEW)) if text.startswith("α: ")]
+    assert said.startswith("α: within a layer, Spearman ρ with accuracy is ") and "; across layers, it is " in said
+    assert "(n = 200); across" in said and said.endswith("(n = 210).")
+
+
+def test_layers_that_leave_the_same_are_said_once(image, text):
+    frame = image.to_pandas()
+    lost = with_column(image, "accuracy", np.where(frame.perturbation == "rerandomize", 0.0, frame.accuracy))
+    said = html.findings(lost, correlate(lost, resampling=FEW))
+    assert "With one layer re-randomised, 0.0 % is left whichever it is." in said
+    frame = text.to_pandas()
+    lost = with_column(text, "loss", np.where(frame.perturbation == "rerandomize", 900.0, frame.loss))
+    lost = with_column(lost, "perplexity", np.where(frame.perturbation == "rerandomize", np.inf, frame.perplexity))
+    said = html.findings(lost, correlate(lost, "loss", resampling=FEW))
+    assert "With one layer re-randomised, the loss is 900.00 nats whichever it is, the perplexity ∞." in said
+
+
+@pytest.mark.parametrize("largest", [8e5, 9500.0, 0.9, 0.0099, 3e-5])
+def test_ticks_of_changes_do_not_overlap_and_are_right(image, largest):
+    frame = image.to_pandas()
+    values = np.where(frame.perturbation == "rerandomize", -largest * np.random.default_rng(0).random(len(frame)), 0.0)
+    figure = drawn(with_column(image, "spectral_norm", values))["changes"].figure()
+    (ax,) = [each for each in figure.axes if "spectral norm" in each.get_xlabel()]
+    found = [box for box in boxes(figure, ax.get_xticklabels) if box.width]
+    assert len(found) >= 3 and all(one.x1 < other.x0 for one, other in itertools.pairwise(found))
+    read = [float(label.get_text().replace("−", "-")) for label in ax.get_xticklabels()]
+    assert read == pytest.approx(list(ax.get_xticks()), abs=1e-9 * largest)
+
+
+def test_a_metric_that_never_changes_has_no_rho_above_its_changes(image):
+    still = with_column(image, "spectral_norm", np.ones(len(image)))
+    notes = {panel.title: panel.note for panel in drawn(still)["changes"].panels}
+    assert notes["change of spectral norm λmax"] == "" and notes["change of α"].startswith("ρ ")
+
+
+def test_the_figure_by_depth_names_the_perturbation(image):
+    (panel,) = drawn(image)["accuracy_by_layer"].panels
+    assert axes(panel).get_title(loc="left") + axes(panel).get_title() == "accuracy by depth, one layer re-randomised"
+    both = several(made_up_pretrained.image_layers(), ["reinit", "rerandomize"], 2, text=False)
+    picture = drawn(both)["accuracy_by_layer"]
+    assert not picture.panels[0].note and {"re-initialised", "re-randomised"} <= {key.text for key in picture.keys}
+
+
 def test_the_page_of_a_language_model_folds_no_sentence_about_accuracy_into_its_findings(tmp_path):
     page = html.write(made_up_pretrained.folder(tmp_path, text=True, share=0.6)).read_text()
     head = page.partition('id="tables"')[0].partition("<body>")[2]

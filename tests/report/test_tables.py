@@ -97,6 +97,27 @@ def test_metric_table_holds_the_correlations(correlations):
     assert tables.metric_table(correlations, condition="permute") is None
 
 
+def test_metrics_that_have_a_rho_in_some_layers_only_are_named():
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "layer": layer, "layer_index": at, "perturbation": "reinit", "status": "ok", "draw": draw,
+            "accuracy": rng.random(), "alpha": rng.random(), "entropy": rng.random() * at,
+        }
+        for at, layer in enumerate("abc") for draw in range(6)
+    ]  # fmt: skip
+    shown = tables.metric_table(
+        correlate(pa.Table.from_pylist(rows), resampling=Resampling(bootstrap=20, permutations=20))
+    )
+    assert [row[:2] for row in shown.rows] == [["alpha", "18"], ["entropy", "12"]]
+    assert "Over some layers only: entropy." in shown.note
+
+
+def test_a_single_draw_has_no_standard_error_and_the_note_says_why():
+    row = {"layer": "a", "layer_index": 0, "perturbation": "reinit", "status": "ok", "replicate": 0, "alpha": 2.0}
+    assert tables.layer_table(pa.Table.from_pylist([row]), "alpha").note == "One model and one draw: no standard error."
+
+
 def test_grouping_table_has_a_column_for_each_condition(correlations):
     shown = tables.grouping_table(correlations)
     assert list(shown.header) == [

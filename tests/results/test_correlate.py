@@ -170,6 +170,7 @@ def test_what_cannot_be_computed_has_a_status_and_nan():
     part = table(value=lambda rng, layer, _: (rng.normal() if layer else 1.0, rng.normal()))
     got = cell(correlate(part, resampling=FEW), "mean")
     assert got["status"] == "partial" and np.isfinite(got["rho"])
+    assert got["n"] == 80  # of 120: the rows of a layer without a rho are no part of the mean
 
 
 def test_one_model_is_resampled_by_layer():
