@@ -139,4 +139,5 @@ class Scheduler:
 
 
 def _work(experiment: Experiment, group: Group) -> Iterator[Outcome]:
-    yield from experiment.run(group)
+    # Not `yield from experiment.run(group)`: Ray sends into a generator, and an iterator of another kind cannot be sent to.
+    yield from (outcome for outcome in experiment.run(group))

@@ -39,6 +39,18 @@ def test_gives_what_one_process_gives(ray_here, actors):
     assert values(run(experiment, eigen_actors=actors)) == expected(experiment)
 
 
+class Mapped(Toy):
+    """Its outcomes come from an iterator that is no generator."""
+
+    def run(self, group):
+        return map(lambda outcome: outcome, list(super().run(group)))
+
+
+def test_an_experiment_may_give_any_iterator(ray_here):
+    experiment = Mapped(count=12, size=6)
+    assert values(run(experiment)) == expected(experiment)
+
+
 def test_a_group_that_raises_fails_only_what_it_had_not_given(ray_here):
     experiment = Toy(count=12, size=4, raises_in=1)
     results = run(experiment)
