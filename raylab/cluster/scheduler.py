@@ -139,5 +139,5 @@ class Scheduler:
 
 
 def _work(experiment: Experiment, group: Group) -> Iterator[Outcome]:
-    # Not `yield from experiment.run(group)`: Ray sends into a generator, and an iterator of another kind cannot be sent to.
+    # Through a generator of our own: Ray sends into it, and another kind of iterator cannot be sent to.
     yield from (outcome for outcome in experiment.run(group))
