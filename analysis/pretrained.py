@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raylab.errors import UserError
-from raylab.report import figures, html, labels
+from raylab.report import figures, labels, perturbed
 from raylab.report import target as targets
 from raylab.report.findings import findings
 from raylab.results import frame, load, read_run_info
@@ -65,7 +65,7 @@ class Run:
         if target is None or not frame.one_model(results) or len(frame.conditions(results)) < 2:
             raise UserError(f"{folder} is not of one given model, evaluated: give results of kind perturb_pretrained.")
         name = next(iter(frame.texts(results, "model")))
-        return cls(Path(folder), rows, read_run_info(folder), name, target, html.correlated(rows))
+        return cls(Path(folder), rows, read_run_info(folder), name, target, perturbed.correlated(rows))
 
 
 def main(folders: Sequence[str], output: str | None = None, figures_to: Path = FIGURES) -> None:

@@ -24,7 +24,7 @@ from raylab import experiments, spectral
 from raylab.cluster import inline, preflight, provenance
 from raylab.config import ClusterConfig, Config
 from raylab.errors import UserError
-from raylab.report import progress, tables, target
+from raylab.report import progress, tables
 from raylab.results import estimate, load, schema, sink, statuses
 from raylab.results.text import TextTable
 from raylab.types import Experiment, SpectralOptions, Trial, TrialResult
@@ -269,21 +269,16 @@ def _collect(stream: Iterable[list[TrialResult]], rows: sink.ParquetSink, displa
 
 def _farewell(console: Console, folder: Path, first_error: str | None) -> int:
     """What came out, where it is, and what to type next. Returns the exit code."""
-    from raylab.report import html
+    from raylab.report import html, views
 
-    results = load(folder)
-    correlations = html.correlated(results)
-    for table in tables.summary(results, correlations):
+    view = views.of(load(folder))
+    for table in view.summary():
         console.print(table)
-    for finding in html.findings(results, correlations):
+    for finding in view.findings():
         console.print(f"- {finding}", highlight=False, markup=False)
     console.print()
-    held = target.of(results)
-    query = "SELECT model, layer, N, M, alpha, D FROM trials WHERE status = 'ok' ORDER BY D DESC"
-    if held:
-        query = f"SELECT layer, perturbation, avg({held.column}), avg(alpha) FROM trials GROUP BY ALL ORDER BY ALL"
-    command = _command("raylab.query", str(folder), query)
-    console.print(f"[bold]Report[/]  {html.write(folder, correlations)}", highlight=False, soft_wrap=True)
+    command = _command("raylab.query", str(folder), " ".join(view.query.split()))
+    console.print(f"[bold]Report[/]  {html.write(folder, view)}", highlight=False, soft_wrap=True)
     console.print(f"[bold]Next[/]    {command}", highlight=False, soft_wrap=True)
     if first_error is None:
         return EXIT_OK

@@ -78,7 +78,7 @@ class InitialLayers(Study):
     @property
     def identity(self) -> dict[str, str]:
         """What changes an answer and is in no config."""
-        return self._identity(laws=digest(list(self.populations)))
+        return self._identity()
 
     @property
     def columns(self) -> Mapping[str, type]:

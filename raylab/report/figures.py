@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from raylab.report import labels, spectra
+from raylab.report import labels
 from raylab.report import target as targets
 from raylab.report.against import against_target, changes
 from raylab.report.by_layer import alpha_by_layer, target_by_layer
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 def pictures(table: pa.Table, correlations: pa.Table) -> list[Picture]:
     """All figures that these results allow, in the order of the report."""
-    if spectra.alone(table):
-        return spectra.pictures(table)
     results, target = frame.ok(table), targets.of(table)
     if target is None:
         drawn = [alpha_by_layer(results)]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from raylab.report import labels, related, spectra
+from raylab.report import labels, related
 from raylab.report import target as targets
 from raylab.report.by_layer import perturbed
 from raylab.report.layerwise import listed, plural
@@ -20,8 +20,6 @@ MOST = 5  # layers that are named for being robust or critical
 
 def findings(table: pa.Table, correlations: pa.Table) -> list[str]:
     """The sentences, as plain text."""
-    if spectra.alone(table):
-        return spectra.findings(table)
     results, target = frame.ok(table), targets.of(table)
     if target is None:
         return []

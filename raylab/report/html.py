@@ -20,20 +20,14 @@ import pyarrow as pa
 from pyarrow import csv
 
 from raylab.errors import UserError
-from raylab.report import figures, labels, spectra, tables
-from raylab.report import target as targets
-from raylab.report.findings import findings
+from raylab.report import labels, views
 from raylab.report.picture import INK, Picture
 from raylab.report.progress import duration
+from raylab.report.views import View
 from raylab.results import frame, parts, schema
-from raylab.results.correlate import correlate
 from raylab.results.sink import read_run_info
-from raylab.results.text import TextTable
 
 ERRORS = 5  # failed rows that are shown in full
-OPEN_ROWS = 30  # of a table by layer; a longer one is folded
-EXAMPLE = """SELECT layer, perturbation, avg({column}), avg(alpha)
-  FROM trials WHERE status = 'ok' AND isfinite(alpha) GROUP BY ALL ORDER BY ALL"""
 
 
 @dataclass(frozen=True)
@@ -44,23 +38,24 @@ class Shown:
     svgs: list[str]
 
 
-def write(folder: str | Path, correlations: pa.Table | None = None) -> Path:
-    """Write <folder>/report.html, its figures as <folder>/figures/*.png and *.svg, and <folder>/correlations.csv.
+def write(folder: str | Path, view: View | None = None) -> Path:
+    """Write <folder>/report.html, its figures as <folder>/figures/*.png and *.svg, and its files, such as
+    <folder>/correlations.csv.
 
-    `correlations`: of these results, where the caller has them (`raylab.results.correlate.correlate`). Returns the
-    path of the report. Raises UserError for a folder without results, with a damaged part, or that cannot be written.
+    `view`: of these results, where the caller has it. Returns the path of the report. Raises UserError for a folder
+    without results, with a damaged part, or that cannot be written.
     """
     folder = Path(folder)
     table = parts.load(folder)
-    if correlations is None:
-        correlations = correlated(table)
-    drawn = figures.pictures(table, correlations)
-    page = render(folder, table, correlations, drawn)
+    view = view or views.of(table)
+    drawn = view.pictures()
+    page = render(folder, table, view, drawn)
     for picture in drawn:
         with _writing(folder / "figures", folder):
             picture.save(folder / "figures")
-    with _writing(folder / "correlations.csv", folder):
-        csv.write_csv(correlations, folder / "correlations.csv")
+    for name, (_, rows) in view.files().items():
+        with _writing(folder / name, folder):
+            csv.write_csv(rows, folder / name)
     report = folder / "report.html"
     temporary = report.with_name(".report.html.tmp")
     with _writing(report, folder):
@@ -81,13 +76,7 @@ def _writing(target: Path, folder: Path) -> Iterator[None]:
         ) from error
 
 
-def correlated(table: pa.Table) -> pa.Table:
-    """The correlations of a results table with its target, accuracy or loss; none where nothing was evaluated."""
-    target = targets.of(table)
-    return correlate(table, target.column) if target else correlate(table, target="seconds", metrics=[])
-
-
-def render(folder: Path, table: pa.Table, correlations: pa.Table, drawn: list[Picture]) -> str:
+def render(folder: Path, table: pa.Table, view: View, drawn: list[Picture]) -> str:
     """The page as text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -107,13 +96,13 @@ def render(folder: Path, table: pa.Table, correlations: pa.Table, drawn: list[Pi
         digest=info.get("digest", ""),
         config=_flat(info.get("config", {})),
         counts=_counts(table, info),
-        findings=findings(table, correlations),
-        missing=_missing(table, drawn),
+        findings=view.findings(),
+        missing=view.missing(drawn),
         shown=[Shown(picture, picture.inline()) for picture in drawn],
-        tables=_tables(table, correlations),
-        correlated=correlations.num_rows > 0,
-        open_rows=OPEN_ROWS if not spectra.alone(table) else table.num_rows,
-        example=_example(table),
+        tables=view.tables(),
+        files={name: about for name, (about, _) in view.files().items()},
+        open_rows=view.open_rows,
+        example=view.query,
         failures=_failures(table, "failed"),
         skips=_failures(table, "skipped"),
         provenance=_provenance(table),
@@ -151,23 +140,6 @@ def _counts(table: pa.Table, info: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _example(table: pa.Table) -> str:
-    target = targets.of(table)
-    return spectra.QUERY if spectra.alone(table) or target is None else EXAMPLE.format(column=target.column)
-
-
-def _tables(table: pa.Table, correlations: pa.Table) -> list[TextTable]:
-    if spectra.alone(table):
-        return spectra.tables(table)
-    names = list(dict.fromkeys(correlations["condition"].to_pylist()))
-    made = [tables.layer_table(table, column) for column in tables.main_columns(table)]
-    made += [tables.grouping_table(correlations), tables.metric_table(correlations)]
-    made += [tables.metric_table(correlations, "pooled")]
-    made += [tables.metric_table(correlations, "mean", name) for name in names if name != "all"]
-    made += [tables.layer_table(table, column) for column in tables.other_columns(table)]
-    return [each for each in made if each]
-
-
 def _failures(table: pa.Table, status: str) -> list[dict[str, str]]:
     """The first rows of that status, each kind of error once."""
     bad = table.filter(pa.array(frame.texts(table, "status") == status))
@@ -180,22 +152,6 @@ def _failures(table: pa.Table, status: str) -> list[dict[str, str]]:
         kinds.setdefault(last, {"last": last, "error": error.strip(), "where": where, "count": "0"})
         kinds[last]["count"] = str(int(kinds[last]["count"]) + 1)
     return list(kinds.values())[:ERRORS]
-
-
-def _missing(table: pa.Table, drawn: list[Picture]) -> list[str]:
-    if spectra.alone(table):
-        return spectra.missing(drawn)
-    names, target = {picture.name for picture in drawn}, targets.of(table)
-    what = target.column if target else "accuracy"
-    reasons = {
-        f"{what}_by_layer": f"{what} by layer (needs perturbed layers that were evaluated)",
-        "alpha_by_layer": "alpha by layer (needs alpha of layers)",
-        "metrics": f"{what} against the spectral metrics (needs perturbed layers with {what} and metrics)",
-        "rho_by_metric": "correlations (need at least four perturbed rows of a layer)",
-    }
-    if "train_seconds" in table.column_names:  # models that are given are not compared layer by layer
-        reasons["similarity"] = "similarity to the unperturbed model (no such column was measured)"
-    return [text for name, text in reasons.items() if name not in names]
 
 
 def _provenance(table: pa.Table) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -29,10 +29,49 @@ MEANS = (("alpha", "mean α"), ("alpha_hat", "weighted α"), ("log_alpha_norm", 
 QUERY = "SELECT model, layer, N, M, alpha, sigma, D, num_tail, stable_rank FROM trials ORDER BY model, layer_index"
 
 
-def alone(table: pa.Table) -> bool:
-    """Whether these are results of spectra alone: layers, none perturbed, and neither accuracy nor loss."""
-    evaluated = any(np.isfinite(frame.floats(table, name)).any() for name in ("accuracy", "loss"))
-    return not evaluated and frame.conditions(table) == [ORIGINAL]
+class Spectra:
+    """The view of such results (raylab.report.views.View)."""
+
+    query = QUERY
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+
+    @staticmethod
+    def of(table: pa.Table) -> bool:
+        """Whether these are results of spectra alone: layers, none perturbed, and neither accuracy nor loss."""
+        evaluated = any(np.isfinite(frame.floats(table, name)).any() for name in ("accuracy", "loss"))
+        return not evaluated and frame.conditions(table) == [ORIGINAL]
+
+    @property
+    def open_rows(self) -> int:
+        """No table is folded."""
+        return self.table.num_rows
+
+    def findings(self) -> list[str]:
+        """What the spectra say."""
+        return findings(self.table)
+
+    def pictures(self) -> list[Picture]:
+        """All that these results allow."""
+        return pictures(self.table)
+
+    def missing(self, drawn: Sequence[Picture]) -> list[str]:
+        """Which figures there are not, and what they need."""
+        return missing(drawn)
+
+    def tables(self) -> list[TextTable]:
+        """The models, then the layers of each."""
+        return tables(self.table)
+
+    def summary(self) -> list[TextTable]:
+        """The same, as many rows as a terminal bears."""
+        models, *layers = tables(self.table, TERMINAL_ROWS)
+        return [*layers[:MODELS], models]
+
+    def files(self) -> Mapping[str, tuple[str, pa.Table]]:
+        """None."""
+        return {}
 
 
 def pictures(table: pa.Table) -> list[Picture]:

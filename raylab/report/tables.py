@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raylab.report import labels, spectra
+from raylab.report import labels
 from raylab.report import target as targets
 from raylab.results import frame, schema
 from raylab.results.correlate import MIN_UNITS, USABLE
@@ -80,11 +80,8 @@ def _skipped_notes(skipped: Mapping[str, str]) -> list[str]:
 def summary(table: pa.Table, correlations: pa.Table) -> list[TextTable]:
     """What a person wants to see at the end of a run: accuracy (or loss) and alpha by layer, and the correlations.
 
-    As many layers as a terminal bears. Of spectra alone: the layers and the models.
+    As many layers as a terminal bears.
     """
-    if spectra.alone(table):
-        models, *layers = spectra.tables(table, spectra.TERMINAL_ROWS)
-        return [*layers[: spectra.MODELS], models]
     measured = schema.metric_columns(table.schema)
     own = [name for name in measured if schema.group(table.schema.field(name)) == "own"]
     shown = {*labels.PRIMARY, *labels.SIMILARITY, *own}

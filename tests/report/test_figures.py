@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raylab.report import against, figures, labels
+from raylab.report import against, figures, labels, views
 from raylab.report.picture import INK, Panel, Picture
 from raylab.results import load
 from raylab.results.correlate import Resampling, correlate
@@ -71,7 +71,7 @@ def test_results_without_perturbations_leave_out_what_they_have_nothing_for():
         for at in range(30)
     ]
     table = pa.Table.from_pylist(rows)
-    found = figures.pictures(table, correlate(table, target="alpha", metrics=[]))
+    found = views.of(table).pictures()
     assert [picture.name for picture in found] == ["alpha_by_depth", "alpha_histogram"]
 
 

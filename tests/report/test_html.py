@@ -7,6 +7,7 @@ import pytest
 
 from raylab.errors import UserError
 from raylab.report import html
+from raylab.report.perturbed import Perturbed
 from raylab.results import ParquetSink, load, schema
 from raylab.types import Trial, TrialResult
 
@@ -101,8 +102,8 @@ def test_another_experiment_gets_a_report_of_what_it_has(tmp_path):
 def test_only_experiments_that_train_are_said_to_lack_a_similarity(finished):
     given = load(finished)
     trained = given.append_column("train_seconds", [[9.0] * given.num_rows])
-    assert any(text.startswith("similarity") for text in html._missing(trained, []))
-    said = html._missing(given, [])
+    assert any(text.startswith("similarity") for text in Perturbed(trained).missing([]))
+    said = Perturbed(given).missing([])
     assert said and not any("similarity" in text for text in said)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raylab.report import figures, html, tables
+from raylab.report import figures, findings, html, perturbed, tables
 from raylab.report import target as targets
 from raylab.results import load
 from raylab.results.correlate import Resampling, correlate
@@ -42,7 +42,7 @@ def axes(panel):
 
 def test_images_are_held_against_accuracy_and_texts_against_loss(image, text):
     assert targets.of(image) is targets.ACCURACY and targets.of(text) is targets.LOSS
-    assert set(html.correlated(text)["target"].to_pylist()) == {"loss"}
+    assert set(perturbed.correlated(text)["target"].to_pylist()) == {"loss"}
     assert targets.of(pa.table({"layer": ["a"], "alpha": [2.0], "status": ["ok"]})) is None
 
 
@@ -74,12 +74,12 @@ def test_unperturbed_layers_are_marked_at_the_level_of_the_model(image):
 
 
 def test_findings_name_robust_and_critical_layers(image, text):
-    said = " ".join(html.findings(image, correlate(image, resampling=FEW)))
+    said = " ".join(findings.findings(image, correlate(image, resampling=FEW)))
     frame = image.to_pandas().query("perturbation == 'rerandomize'").groupby("layer").accuracy.mean()
     robust, critical = (frame >= 0.8).sum(), (frame < 0.45).sum()
     assert f"on average over draws: {robust} (" in said and f"below 45.0 %): {critical} (" in said
     assert "resnet20 reaches an accuracy of 90.00 %" in said and "(n = 210)" in said
-    said = " ".join(html.findings(text, correlate(text, "loss", resampling=FEW)))
+    said = " ".join(findings.findings(text, correlate(text, "loss", resampling=FEW)))
     assert "a perplexity of 33.12 per token, over 250,000 tokens" in said and "accuracy" not in said
     assert "beyond 4.50" in said
 
@@ -109,7 +109,7 @@ def long_names(count):
 
 def test_findings_are_as_rich_for_each_of_several_perturbations():
     table = several(made_up_pretrained.text_layers(), ["reinit", "rerandomize", "my_lab:noisy"], 6)
-    said = html.findings(table, correlate(table, "loss", resampling=FEW))
+    said = findings.findings(table, correlate(table, "loss", resampling=FEW))
     assert "a perplexity of 33.12 per token, over 250,000 tokens" in said[0] and "trained" not in " ".join(said)
     deeds = {"reinit": "when re-initialised", "rerandomize": "when re-randomised", "my_lab:noisy": "under my_lab:noisy"}
     for name, deed in deeds.items():
@@ -132,7 +132,7 @@ def test_findings_of_too_few_rows_have_no_correlation():
         (3, 5, None),
     ):
         table = several(long_names(layers), ["rerandomize"], draws)
-        said = html.findings(table, correlate(table, "loss", resampling=FEW))
+        said = findings.findings(table, correlate(table, "loss", resampling=FEW))
         assert any("ρ" in text for text in said) == (layers * draws > 4)
         assert [text for text in said if text.startswith("Too few")] == [text for text in said if says and says in text]
         assert bool(says) == any(text.startswith("Too few") for text in said)
@@ -223,7 +223,7 @@ def test_a_mean_over_few_layers_is_not_called_the_strongest(image):
         row for row in correlations.to_pylist() if (row["metric"], row["scope"]) == ("stable_rank", "mean")
     ]  # fmt: skip
     assert (found["status"], found["n"]) == ("partial", 20) and found["rho"] == pytest.approx(1)
-    said = html.findings(table, correlations)
+    said = findings.findings(table, correlations)
     assert not [text for text in said if "stable rank" in text and "within a layer, Spearman ρ" in text]
     (within,) = [text for text in said if " metrics within a layer" in text]
     assert f"strongest of {comparable(correlations)} metrics within" in within
@@ -236,7 +236,7 @@ def comparable(correlations):
 def test_n_is_said_of_each_scope_where_they_differ(image):
     frame = image.to_pandas()
     table = with_column(image, "alpha", np.where(frame.layer == "conv1", 2.0, frame.alpha))
-    (said,) = [text for text in html.findings(table, correlate(table, resampling=FEW)) if text.startswith("α: ")]
+    (said,) = [text for text in findings.findings(table, correlate(table, resampling=FEW)) if text.startswith("α: ")]
     assert said.startswith("α: within a layer, Spearman ρ with accuracy is ") and "; across layers, it is " in said
     assert "(n = 200); across" in said and said.endswith("(n = 210).")
 
@@ -244,12 +244,12 @@ def test_n_is_said_of_each_scope_where_they_differ(image):
 def test_layers_that_leave_the_same_are_said_once(image, text):
     frame = image.to_pandas()
     lost = with_column(image, "accuracy", np.where(frame.perturbation == "rerandomize", 0.0, frame.accuracy))
-    said = html.findings(lost, correlate(lost, resampling=FEW))
+    said = findings.findings(lost, correlate(lost, resampling=FEW))
     assert "With one layer re-randomised, 0.0 % is left whichever it is." in said
     frame = text.to_pandas()
     lost = with_column(text, "loss", np.where(frame.perturbation == "rerandomize", 900.0, frame.loss))
     lost = with_column(lost, "perplexity", np.where(frame.perturbation == "rerandomize", np.inf, frame.perplexity))
-    said = html.findings(lost, correlate(lost, "loss", resampling=FEW))
+    said = findings.findings(lost, correlate(lost, "loss", resampling=FEW))
     assert "With one layer re-randomised, the loss is 900.00 nats whichever it is, the perplexity ∞." in said
 
 

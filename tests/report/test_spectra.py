@@ -4,7 +4,7 @@ import made_up
 import made_up_spectra
 import pytest
 
-from raylab.report import html, spectra, tables
+from raylab.report import html, spectra, views
 from raylab.report.layerwise import models
 from raylab.results import load
 from raylab.results.query import query
@@ -27,8 +27,8 @@ def two(small, tmp_path_factory):
 
 
 def test_spectra_alone_are_told_from_experiments(one, finished):
-    assert spectra.alone(load(one))
-    assert not spectra.alone(load(finished))
+    assert spectra.Spectra.of(load(one))
+    assert not spectra.Spectra.of(load(finished))
 
 
 def test_figures_of_one_model_and_of_two(one, two):
@@ -64,7 +64,7 @@ def test_layer_table_has_a_row_a_layer(one, small):
 
 
 def test_a_terminal_gets_the_first_rows(two):
-    made = tables.summary(load(two), html.correlated(load(two)))
+    made = views.of(load(two)).summary()
     assert [each.title for each in made] == ["Layers of gpt", "Layers of gpt-large", "Models"]
     assert len(made[1].rows) == spectra.TERMINAL_ROWS
     assert made[1].note.startswith("... and 12 more: see the report.")
