@@ -7,9 +7,11 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from raylab.report.draws import Draws
 from raylab.report.perturbed import Perturbed
 from raylab.report.picture import Picture
 from raylab.report.spectra import Spectra
+from raylab.report.untrained import Untrained
 from raylab.results.text import TextTable
 
 
@@ -53,4 +55,5 @@ class View(Protocol):
 
 def of(table: pa.Table) -> View:
     """The view of a results table (`raylab.results.load`)."""
-    return Spectra(table) if Spectra.of(table) else Perturbed(table)
+    kinds = (Draws, Untrained, Spectra)
+    return next((kind(table) for kind in kinds if kind.of(table)), None) or Perturbed(table)
