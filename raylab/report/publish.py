@@ -53,8 +53,8 @@ def embedded(picture: Picture, file: str) -> str:
 
 
 def command(info: dict[str, Any]) -> str:
-    """The command that made these results, without the folders of the machine on which it ran."""
-    return re.sub(r"=(~|/)\S*", "=FOLDER", str(info.get("command", "")))
+    """The command that made these results; of absolute paths the last part, as other machines have other folders."""
+    return re.sub(r"(?<==)[~/]\S*/(?=[^/\s])", "", str(info.get("command", "")))
 
 
 def provenance(rows: pa.Table, info: dict[str, Any]) -> str:

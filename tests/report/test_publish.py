@@ -28,8 +28,8 @@ def test_a_figure_is_png_and_svg(tmp_path):
 
 
 def test_folders_of_a_machine_are_left_out_of_a_command():
-    command = "python -m raylab.run experiment=fcn_mnist data.root=/a/b results=results/mine seed=3"
-    without = "python -m raylab.run experiment=fcn_mnist data.root=FOLDER results=results/mine seed=3"
+    command = "python -m raylab.run experiment=fcn_mnist data.root=/a/mnist results=results/mine seed=3"
+    without = "python -m raylab.run experiment=fcn_mnist data.root=mnist results=results/mine seed=3"
     assert publish.command({"command": command}) == without
 
 
