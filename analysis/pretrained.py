@@ -1,37 +1,34 @@
 """Paper 1, large scale: one given model, each layer re-randomised; what runs found, beside the published values.
 
     python -m raylab.run experiment=cifar_resnet model.source=FILE data.root=FOLDER results=results/resnet20
-    python analysis/pretrained.py results/resnet20 [RESULTS ...] [--output FOLDER] > analysis/pretrained.md
+    python analysis/pretrained.py results/resnet20 [RESULTS ...] --output analysis
 
 Published: "Efficacy of data-free metrics: robust and critical evidence from robust and critical layers", Tables 2, 3,
 Figures 5, 6, 8 to 11. Their models are others than ours: rows stand beside each other, uncompared.
-Draws the figures into analysis/figures; --output adds both tables as LaTeX and Parquet. Reads results only.
+Writes pretrained.md, its figures to figures/, both tables (Markdown, LaTeX, Parquet) to tables/. Reads results only.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raylab.errors import UserError
-from raylab.report import figures, labels, perturbed
+from raylab.report import figures, labels, perturbed, publish
 from raylab.report import target as targets
 from raylab.report.findings import findings
+from raylab.report.picture import Picture
 from raylab.results import frame, load, read_run_info
 from raylab.results.correlate import correlate
 from raylab.results.differences import PREFIX, differences
 from raylab.results.text import TextTable, number, p_value
 from raylab.types import ORIGINAL
 
-FIGURES = Path(__file__).parent / "figures"
 SHOWN = ("metrics", "accuracy_by_layer", "loss_by_layer", "alpha_by_layer", "rho_by_metric", "changes")
 # Model, parameters [million], data, baseline loss [nats], top-1 [%] or perplexity, mean layer alpha, its SEM, rho, tau.
 PUBLISHED = (
@@ -41,9 +38,16 @@ PUBLISHED = (
     ("GPT-2-large", 774.0, "WikiText-103 test", 2.967, "perplexity 19.436", 4.013, 0.091, 0.116, 0.078),
 )
 PUBLISHED_BY = "paper"
+# What rows do not tell of the models that were run for the page in this folder.
+ABOUT = {
+    "resnet20": "The ResNets are those of He et al. (2016), trained by others on the original CIFAR-10; the test "
+    "images here are JPEG copies of it, which costs about ten points.",
+    "gpt2_small": "The small GPT-2 (6 layers, 256 wide) was trained on WikiText-103's validation split for this "
+    "(`python -m raylab.train_language gpt2_small --text VALIDATION.parquet --held-out TEST.parquet --tokenizer FOLDER "
+    "--epochs 18 --dropout 0.2`), and is evaluated on the first 20,480 tokens of the test split.",
+}
 PROTOCOL = ("crop", "context", "stride", "joining", "normaliser", "subset")
 STATISTICS = ("rho", "rho_lo", "rho_hi", "rho_p", "tau", "tau_lo", "tau_hi", "tau_p")
-COLUMNS = ("metric", "target", "scope", "n", *STATISTICS)
 
 
 @dataclass(frozen=True)
@@ -68,38 +72,30 @@ class Run:
         return cls(Path(folder), rows, read_run_info(folder), name, target, perturbed.correlated(rows))
 
 
-def main(folders: Sequence[str], output: str | None = None, figures_to: Path = FIGURES) -> None:
-    """Print the comparison as Markdown; draw the figures; write the tables to `output`."""
+def main(folders: Sequence[str], output: Path) -> Iterator[Path]:
+    """Write the page, the figures and the tables."""
     runs = [Run.of(folder) for folder in folders]
     two, three = table_2(runs), table_3(runs)
-    print("# Given models, each layer re-randomised: measured beside published\n")
-    print("Made by these commands; the rows themselves are not kept in the repository.\n")
-    commands = "\n".join(run.info.get("command", "") for run in runs)
-    print(f"```bash\n{commands}\npython analysis/pretrained.py RESULTS ... > analysis/pretrained.md\n```\n")
+    commands = "\n".join(publish.command(run.info) for run in runs)
+    parts = [
+        "# Given models, each layer re-randomised: measured beside published\n",
+        "Made by these commands; the rows themselves are not kept in the repository.\n",
+        f"```bash\n{commands}\npython analysis/pretrained.py RESULTS ... --output analysis\n```\n",
+        *(f"**{run.name}**: {publish.provenance(run.rows, run.info)}\n" for run in runs),
+        *(f"{ABOUT[run.name]}\n" for run in runs if run.name in ABOUT),
+        *(table.markdown() for table in (as_text_2(two), as_text_3(three), as_text_changes(runs))),
+    ]
     for run in runs:
-        print(f"{provenance(run)}\n")
-    print(as_text_2(two).markdown())
-    print(as_text_3(three).markdown())
-    print(as_text_changes(runs).markdown())
-    for run in runs:
-        print(f"## {run.name}\n")
-        print("\n".join(f"- {text}" for text in findings(run.rows, run.correlations)) + "\n")
-        for name, title in drawn(run, figures_to):
-            print(f"![{title}](figures/{name})\n\n*{run.name}: {title}.*\n")
-    if output:
-        write(Path(output), two, three)
-
-
-def provenance(run: Run) -> str:
-    """What was run, in a paragraph."""
-    failed = int(np.sum(frame.texts(run.rows, "status") == "failed"))
-    hours = np.nansum(frame.floats(run.rows, "seconds")) / 3600
-    planned = int(run.info.get("planned") or run.rows.num_rows)
-    unfinished = f" of {planned:,} planned (unfinished)" if planned > run.rows.num_rows else ""
-    return (
-        f"**{run.name}**: {run.rows.num_rows:,} rows{unfinished}, {failed} failed; {hours:.2f} core-hours of work in "
-        f"the rows; code {run.info.get('code', '')}, config digest `{run.info.get('digest', '')}`."
-    )
+        parts += [f"## {run.name}\n", "\n".join(f"- {text}" for text in findings(run.rows, run.correlations)) + "\n"]
+        for picture, file in drawn(run):
+            yield from picture.save(output / file)
+            parts.append(f"![{picture.title}]({file})\n\n*{run.name}: {picture.title}.*\n")
+    tables = output / "tables"
+    yield from publish.table(tables, "pretrained_table_2", as_text_2(two), pa.Table.from_pylist(two))
+    yield from publish.table(tables, "pretrained_table_3", as_text_3(three), pa.Table.from_pylist(three))
+    page = output / "pretrained.md"
+    page.write_text("\n".join(parts), encoding="utf-8")
+    yield page
 
 
 # -- Table 2 -----------------------------------------------------------------------------------------------------------
@@ -261,38 +257,15 @@ def as_text_changes(runs: Sequence[Run]) -> TextTable:
     return TextTable("Changes: all layers pooled", header, cells, texts=(0, 1, 2), note=note)
 
 
-# -- files -------------------------------------------------------------------------------------------------------------
+# -- figures -----------------------------------------------------------------------------------------------------------
 
 
-def drawn(run: Run, folder: Path) -> list[tuple[str, str]]:
-    """Draw the figures as NAME_metrics.png and so on; the name of each file and its title."""
+def drawn(run: Run) -> list[tuple[Picture, str]]:
+    """The figures that are shown, and the file of each, seen from the page."""
     found = {picture.name: picture for picture in figures.pictures(run.rows, run.correlations)}
-    made = []
-    for name in SHOWN:
-        if name in found:
-            file = f"{run.name.replace('/', '_')}_{name}.png"
-            found[name].save(folder / file)
-            made.append((file, found[name].title))
-    return made
-
-
-def write(folder: Path, two: list[dict[str, Any]], three: list[dict[str, Any]]) -> None:
-    """Both tables as <folder>/table_2.* and table_3.*: Markdown, LaTeX, Parquet."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, rows, text in (("table_2", two, as_text_2(two)), ("table_3", three, as_text_3(three))):
-        (folder / f"{name}.md").write_text(text.markdown(), encoding="utf-8")
-        (folder / f"{name}.tex").write_text(text.latex(), encoding="utf-8")
-        pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
+    stem = run.name.replace("/", "_")
+    return [(found[name], f"figures/{stem}_{name}.png") for name in SHOWN if name in found]
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python analysis/pretrained.py", description="Paper 1, large scale.")
-    parser.add_argument("results", metavar="RESULTS", nargs="+", help="results folder of kind perturb_pretrained")
-    parser.add_argument("--output", metavar="FOLDER", help="write the tables there: Markdown, LaTeX, Parquet")
-    parser.add_argument("--figures", metavar="FOLDER", type=Path, default=FIGURES, help="default: analysis/figures")
-    given = parser.parse_args()
-    try:
-        main(given.results, given.output, given.figures)
-    except UserError as error:
-        print(f"pretrained: {error}", file=sys.stderr)
-        sys.exit(2)
+    publish.script(main, __doc__, several=True)
