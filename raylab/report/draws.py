@@ -43,7 +43,7 @@ class Draws:
 
     def findings(self) -> list[str]:
         """How often alpha is where trained layers have it."""
-        return [_finding(each) for each in self.found if len(each.alpha)]
+        return [finding(each) for each in self.found if len(each.alpha)]
 
     def pictures(self) -> list[Picture]:
         """The histograms."""
@@ -115,7 +115,8 @@ def _population(rows: pa.Table) -> Population:
     return Population(first, f"{n:.0f} x {m:.0f}", law, stands_for, np.sort(fitted), rows.num_rows - len(fitted))
 
 
-def _finding(each: Population) -> str:
+def finding(each: Population) -> str:
+    """How often alpha of a layer is in the range that is read as well trained."""
     low, high = RANGES[0]
     share, least, most = each.share(low, high)
     alpha = each.alpha
