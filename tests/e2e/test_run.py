@@ -194,10 +194,10 @@ def test_a_metric_from_outside_the_package(tmp_path):
 @pytest.mark.cluster
 def test_killed_at_random_moments_loses_and_doubles_nothing(tmp_path):
     """Each time in the middle of the work, seen by the rows that are there; in the end it is as if nothing had been."""
-    more, planned = ["models=160", "train.epochs=10"], 160 * ROWS // 2
+    more, planned = ["models=110", "train.epochs=8"], 110 * ROWS // 2
     moments, seen, hits = random.Random(0), 0, 0
     (disturbed := tmp_path / "disturbed").mkdir()
-    for _ in range(4):
+    for _ in range(3):
         process = start(disturbed, *ON_RAY, *more)
         while process.poll() is None and len(committed(disturbed)) <= seen:
             time.sleep(0.05)
