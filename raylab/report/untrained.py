@@ -92,7 +92,7 @@ def groups(results: pa.Table) -> list[Group]:
     ranges, biases = frame.texts(results, "alpha_range"), frame.texts(results, "biases")
     found = []
     for kind in BIASES:
-        for name in sorted(set(ranges[biases == kind]), key=_lower_end):
+        for name in sorted(set(ranges[biases == kind]), key=lower_end):
             rows = results.filter(pa.array((biases == kind) & (ranges == name)))
             accuracy = 100 * frame.floats(frame.select(rows, "", None), "accuracy")
             layers = {
@@ -103,7 +103,8 @@ def groups(results: pa.Table) -> list[Group]:
     return found
 
 
-def _lower_end(name: str) -> float:
+def lower_end(name: str) -> float:
+    """Where a range begins, to sort by: 10 of "[10, 12]"."""
     return float(name.strip("[]").split(",")[0])
 
 
@@ -151,9 +152,9 @@ def range_table(found: Sequence[Group], biases: str) -> TextTable | None:
         [
             each.alpha_range,
             f"{each.mean.n:,}",
-            _with_error(each.mean, 2),
+            with_error(each.mean, 2),
             f"{number(each.accuracy.min(), 1)} to {number(each.accuracy.max(), 1)}",
-            *(_with_error(each.alpha[layer], 2) for layer in layers),
+            *(with_error(each.alpha[layer], 2) for layer in layers),
         ]
         for each in here
     ]
@@ -162,7 +163,8 @@ def range_table(found: Sequence[Group], biases: str) -> TextTable | None:
     return TextTable(f"Untrained models {BIASES[biases]}, by α of every layer", header, rows, note=note)
 
 
-def _with_error(mean: frame.Mean, digits: int) -> str:
+def with_error(mean: frame.Mean, digits: int) -> str:
+    """A mean to read, with its standard error where there is one."""
     error = f" ± {number(mean.sem, digits)}" if np.isfinite(mean.sem) else ""
     return number(mean.mean, digits) + error
 

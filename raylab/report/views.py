@@ -8,6 +8,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from raylab.report.draws import Draws
+from raylab.report.epochs import Epochs
 from raylab.report.perturbed import Perturbed
 from raylab.report.picture import Picture
 from raylab.report.spectra import Spectra
@@ -55,5 +56,5 @@ class View(Protocol):
 
 def of(table: pa.Table) -> View:
     """The view of a results table (`raylab.results.load`)."""
-    kinds = (Draws, Untrained, Spectra)
+    kinds = (Draws, Epochs, Untrained, Spectra)
     return next((kind(table) for kind in kinds if kind.of(table)), None) or Perturbed(table)
