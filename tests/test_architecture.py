@@ -69,7 +69,9 @@ def test_the_package_says_that_it_is_typed():
     assert (ROOT / "raylab" / "py.typed").exists()
 
 
-@pytest.mark.parametrize("script", ["alpha_at_init", "fcn_mnist", "models_by_alpha", "pretrained", "resnet_spectra"])
+@pytest.mark.parametrize(
+    "script", ["alpha_at_init", "alpha_fixed", "fcn_mnist", "models_by_alpha", "pretrained", "resnet_spectra"]
+)
 def test_an_analysis_of_a_folder_without_results_is_one_line_and_exit_code_2(script, tmp_path):
     command = [sys.executable, str(ROOT / "analysis" / f"{script}.py"), str(tmp_path / "nowhere")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
