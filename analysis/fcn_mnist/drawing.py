@@ -102,7 +102,8 @@ def note(row: Mapping[str, Any], within: Sequence[Mapping[str, Any]], rmse: bool
     lines = [f"ρ {_short(row['rho'])} [{_short(row['rho_lo'])}, {_short(row['rho_hi'])}]  τ {_short(row['tau'])}"]
     lines[0] += f"  RMSE {100 * row['rmse']:.1f}" if rmse else ""
     apart = [f"{labels.short(each['condition'])} {_short(each['rho'])}" for each in within]
-    lines += ["ρ within: " + ", ".join(apart)] if apart else []
+    pairs = [", ".join(apart[at : at + 2]) for at in range(0, len(apart), 2)]  # a third does not fit beside two
+    lines += ["ρ within: " + ",\n".join(pairs)] if apart else []
     given = published.CORRELATIONS.get(row["metric"]) if row["scope"] == "mean" else None
     earlier = published.EARLIER_RHO.get(row["metric"])
     if given:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import drawing
+import numpy as np
 import published
 import pyarrow as pa
 from study import PAIR, SIGNS, Study, by_metric, interval
@@ -64,7 +65,7 @@ def accuracies(study: Study) -> tuple[TextTable, pa.Table]:
             frame.mean_over_models(frame.select(frame.ok(study.rows), layer, condition), "accuracy")
             for layer in published.LAYERS
         ]
-        earlier = published.EARLIER_ACCURACY.get(condition, (None,) * len(means))
+        earlier = published.EARLIER_ACCURACY.get(condition, (np.nan,) * len(means))
         name = labels.style(condition).name
         lines.append((name, *(f"{number(100 * mean.mean, 2)} ± {number(100 * mean.sem, 2)}" for mean in means)))
         if condition in published.EARLIER_ACCURACY:

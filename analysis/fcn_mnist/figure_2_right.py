@@ -29,12 +29,11 @@ def picture(study: Study) -> Picture:
     series = drawing.series(lambda condition: list(by_place(found, METRIC, condition).values()))
     alone = [*map(study.separation, published.LAYERS), study.mean_separation(), study.separation(None)]
     size = (4.4, 3.4)
+    marks = {len(published.LAYERS): published.CORRELATIONS[METRIC][0]}
     above = drawing.note(by_place(found, METRIC)["mean"], [])
     panels = [
         drawing.scatter(study.pair, METRIC, PAIR, above, size=size),
-        drawing.whiskers(
-            list(by_place(found, METRIC)), series, alone, {6: published.CORRELATIONS[METRIC][0]}, size=size
-        ),
+        drawing.whiskers(list(by_place(found, METRIC)), series, alone, marks, size=size),
     ]
     caption = (
         "Left: a point is a model with one layer replaced; ρ, τ, RMSE (in points of accuracy): means over layers. "

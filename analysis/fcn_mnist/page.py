@@ -38,8 +38,8 @@ FC6_FITS = (
     "No rule of fitting that was tried gives the published mean. On the FC6 of 16 models of this recipe: least KS "
     "distance over tails of 2 to 10 eigenvalues (`small_sample=standard`, used here) 5.85, and the same with powerlaw "
     "2.0.0 where alpha may be above 3; powerlaw's default, which caps alpha at 3, 1.87; weightwatcher 0.7.7 "
-    "(`oracle`: tails of at least 8; also with `fix_fingers=clip_xmax` and `detX`) 1.82; `xmin_peak` has no fit; tails of "
-    "2, 3, 4, 5, 6, 7, 8, 9, 10 eigenvalues 20.9, 10.0, 8.27, 5.61, 3.01, 2.27, 2.14, 2.10, 1.73."
+    "(`oracle`: tails of at least 8; also with `fix_fingers=clip_xmax` and `detX`) 1.82; `xmin_peak` has no fit; tails "
+    "of 2, 3, 4, 5, 6, 7, 8, 9, 10 eigenvalues 20.9, 10.0, 8.27, 5.61, 3.01, 2.27, 2.14, 2.10, 1.73."
 )
 Section = tuple[str, list[Picture], list[tuple[str, TextTable, pa.Table]]]
 
@@ -67,9 +67,9 @@ def head(study: Study) -> str:
     models = len(np.unique(frame.codes(study.rows, *frame.MODEL)))
     return (
         f"# `fcn_mnist`: measured beside published\n\n{models} networks 784-512x5-10 on MNIST, each of their six "
-        "layers re-initialised, re-randomised, and given its initial signs on fresh magnitudes. Made by these commands; "
-        "the rows themselves are not kept in the repository. A script in `analysis/fcn_mnist/` makes each figure and "
-        "table by itself; the numbers in full precision are in `tables/`.\n\n"
+        "layers re-initialised, re-randomised, and given its initial signs on fresh magnitudes. Made by these "
+        "commands; the rows themselves are not kept in the repository. A script in `analysis/fcn_mnist/` makes each "
+        "figure and table by itself; the numbers in full precision are in `tables/`.\n\n"
         f"```bash\n{publish.command(study.info)}\npython analysis/fcn_mnist/page.py RESULTS --output analysis\n```\n\n"
         f"{models} models, {publish.provenance(study.rows, study.info)}\n"
     )
@@ -83,8 +83,8 @@ def differences(study: Study) -> str:
     rho, tau = study.mean_separation()
     said = [
         f"**Table 1, FC1 to FC5**: the largest difference is {signed(most['difference'])} "
-        f"({abs(most['combined_sems']):.1f} combined SEM). The paper does not print its recipe; plain SGD (learning rate "
-        ".05, batches of 256, 12 epochs) is the nearest that was found, not the paper's.",
+        f"({abs(most['combined_sems']):.1f} combined SEM). The paper does not print its recipe; plain SGD (learning "
+        "rate .05, batches of 256, 12 epochs) is the nearest that was found, not the paper's.",
         f"**Its standard errors**: FC2 to FC5 have {given} in the paper. Ten of the models here would have {ten}, a "
         "hundred a third of that: the SEMs in Table 1 are like those of about ten models.",
         f"**Accuracy**: {_accuracy(study)}",
@@ -116,12 +116,13 @@ def _fc6(study: Study) -> str:
     alpha, (mean, sem) = alpha[np.isfinite(alpha)], published.ALPHA[table_1.LAST]
     drawn = np.random.default_rng(0).choice(alpha, (RESAMPLED, table_1.TEN))
     share = 100 * np.mean(drawn.mean(axis=1) <= mean)
+    of_all, of_ten = (number(sem * models**0.5, 1) for models in (published.MODELS, table_1.TEN))
     return (
         f"alpha is bimodal here, from {number(alpha.min(), 2)} to {number(alpha.max(), 2)}, mean "
-        f"{number(alpha.mean(), 2)}, SD {number(alpha.std(ddof=1), 2)}. {mean} ± {sem} would be an SD of "
-        f"{number(sem * published.MODELS**0.5, 1)} if that is the SEM of {published.MODELS} models, more than values in this "
-        f"range can have, and one of {number(sem * table_1.TEN**0.5, 1)} if it is that of ten. Ten of the models here, "
-        f"drawn at random, have a mean so small in {number(share, 1)} % of draws."
+        f"{number(alpha.mean(), 2)}, SD {number(alpha.std(ddof=1), 2)}. {mean} ± {sem} would be an SD of {of_all} if "
+        f"that is the SEM of {published.MODELS} models (values in this range can have {number(np.ptp(alpha) / 2, 1)} "
+        f"at most), and one of {of_ten} if it is that of ten. Ten of the models here, drawn at random, have a mean so "
+        f"small in {number(share, 1)} % of draws."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -35,6 +35,7 @@ class Study:
 
     rows: pa.Table
     info: dict[str, Any]
+    found: dict[tuple, pa.Table] = field(default_factory=dict, repr=False)  # correlations that were asked for
 
     @classmethod
     def of(cls, folder: str) -> Study:
@@ -59,9 +60,11 @@ class Study:
 
     def correlations(self, metrics: Sequence[str], *conditions: str) -> pa.Table:
         """correlate() of rows under these perturbations, by default PAIR: "all" of them together, and each alone."""
-        conditions = conditions or PAIR
-        inside = np.isin(frame.texts(self.rows, "perturbation"), (ORIGINAL, *conditions))
-        return correlate(self.rows.filter(pa.array(inside)), metrics=metrics)
+        key = (*metrics, *(conditions or PAIR))
+        if key not in self.found:
+            inside = np.isin(frame.texts(self.rows, "perturbation"), (ORIGINAL, *(conditions or PAIR)))
+            self.found[key] = correlate(self.rows.filter(pa.array(inside)), metrics=metrics)
+        return self.found[key]
 
     def separation(self, layer: str | None) -> tuple[float, float]:
         """rho and tau of accuracy with whatever tells re-initialised from re-randomised rows, and nothing else.
