@@ -69,11 +69,16 @@ def test_the_package_says_that_it_is_typed():
     assert (ROOT / "raylab" / "py.typed").exists()
 
 
-@pytest.mark.parametrize(
-    "script", ["alpha_at_init", "alpha_fixed", "fcn_mnist", "models_by_alpha", "pretrained", "resnet_spectra"]
+SCRIPTS = sorted(
+    str(path.relative_to(ROOT / "analysis").with_suffix(""))
+    for path in (ROOT / "analysis").rglob("*.py")
+    if "publish.script(" in path.read_text()
 )
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_an_analysis_of_a_folder_without_results_is_one_line_and_exit_code_2(script, tmp_path):
     command = [sys.executable, str(ROOT / "analysis" / f"{script}.py"), str(tmp_path / "nowhere")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"{script}: There is no folder") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"{Path(script).name}: There is no folder") and done.stderr.count("\n") == 1

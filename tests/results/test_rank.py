@@ -97,3 +97,22 @@ def test_null_of_tau_for_many_rows_agrees_with_the_exact_one(monkeypatch, levels
         assert np.quantile(np.abs(exact[:, k]), [0.5, 0.95, 0.99]) == pytest.approx(
             np.quantile(np.abs(scaled[:, k]), [0.5, 0.95, 0.99]), rel=0.02
         )
+
+
+@pytest.mark.parametrize(("k", "other", "levels"), [(7, 7, None), (20, 30, None), (12, 12, 2)])
+def test_separation_alone_equals_metrics_that_only_separate(k, other, levels):
+    rng = np.random.default_rng(k)
+    group = np.arange(k + other) < k
+    y = rng.normal(size=k + other) + 1.5 * group
+    y = y if levels is None else np.round(levels * y)
+    x = rng.permuted(np.tile(np.arange(k + other), (1000, 1))[:, :k] + 1000.0, axis=1)
+    below = rng.permuted(np.tile(np.arange(float(other)), (1000, 1)), axis=1)
+    x = np.concatenate([x, below], axis=1).T
+    found = rank.separated(y, group)
+    assert found == pytest.approx((rank.spearman(x, y).mean(), rank.kendall(x, y).mean()), abs=0.012)
+
+
+def test_separation_of_groups_that_y_tells_apart_depends_on_their_sizes_alone():
+    y, group = np.concatenate([np.arange(100.0), 500 + np.arange(100.0)]), np.arange(200) >= 100
+    assert rank.separated(y, group) == pytest.approx((3e4 / (200**2 - 1), 2e4 / (200 * 199)))
+    assert np.isnan(rank.separated(y, np.ones(200, bool))).all() and np.isnan(rank.separated(0 * y, group)).all()
