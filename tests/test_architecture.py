@@ -69,7 +69,7 @@ def test_the_package_says_that_it_is_typed():
     assert (ROOT / "raylab" / "py.typed").exists()
 
 
-@pytest.mark.parametrize("script", ["fcn_mnist", "resnet_spectra", "pretrained"])
+@pytest.mark.parametrize("script", ["fcn_mnist", "resnet_spectra", "pretrained", "critical_layers"])
 def test_an_analysis_of_a_folder_without_results_is_one_line_and_exit_code_2(script, tmp_path):
     command = [sys.executable, str(ROOT / "analysis" / f"{script}.py"), str(tmp_path / "nowhere")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
