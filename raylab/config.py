@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from raylab import unread
 from raylab.errors import UserError
 from raylab.models.sources import label
 from raylab.registry import suggest
-from raylab.types import ORIGINAL, Budget, Recipe, SpectralOptions, digest
+from raylab.types import ORIGINAL, PLAIN_SGD, Budget, Recipe, SpectralOptions, digest
 
 
 @dataclass(kw_only=True)
@@ -98,8 +98,13 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What makes the rows of two configs incomparable, as "train.epochs: 12 -> 3"."""
     free = _AXES + _INCIDENTAL + (_WEIGHTS if new.get("kind") == "spectra" else ())
     before, after = (_without(config, free) for config in (old, new))
+    before = {**_recipe_defaults(), **before}  # an older run has no word of what was added to the recipe since
     keys = sorted(before.keys() | after.keys())
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
+
+
+def _recipe_defaults() -> dict[str, Any]:
+    return {f"train.{key}": value for key, value in asdict(Recipe()).items() if key not in PLAIN_SGD}
 
 
 def conf_dir() -> Path:
@@ -201,6 +206,7 @@ def _check(config: Config) -> None:
             raise UserError(f"{key}={value} must be at least 1.")
     if config.seed < 0:
         raise UserError(f"seed={config.seed} must not be negative.")
+    _check_recipe(config.train)
     _check_cluster(config.cluster)
     _check_activations(config.activations)
     if config.precision == "tf32" and config.cluster.backend == "threads":
@@ -210,10 +216,24 @@ def _check(config: Config) -> None:
         "precision": (config.precision, ("float32", "tf32", "bfloat16", "float16")),
         "biases": (config.biases, ("replaced", "kept")),
         "progress": (config.progress, ("auto", "rich", "plain", "none")),
+        "train.optimizer": (config.train.optimizer, ("sgd", "adamw")),
+        "train.schedule": (config.train.schedule, ("constant", "cosine")),
+        "train.augmentation": (config.train.augmentation, ("none", "crop", "crop_flip")),
     }
     for key, (value, known) in choices.items():
         if value not in known:
             raise UserError(f"{key}={value} is not known.{suggest(value, known)}")
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    if not 0 <= recipe.warmup <= recipe.epochs:
+        raise UserError(f"train.warmup={recipe.warmup:g} must be between 0 and train.epochs={recipe.epochs}.")
+    if not 0 <= recipe.label_smoothing < 1:
+        raise UserError(f"train.label_smoothing={recipe.label_smoothing:g} must be at least 0 and below 1.")
+    if recipe.optimizer == "adamw" and recipe.momentum:
+        raise UserError(
+            f"train.momentum={recipe.momentum:g} is for train.optimizer=sgd, and adamw would not read it: leave it out."
+        )
 
 
 def _check_activations(budget: Budget) -> None:

@@ -140,13 +140,33 @@ Metric = Callable[[Spectrum], "float | Mapping[str, Value]"]
 
 @dataclass(kw_only=True)
 class Recipe:
-    """Plain stochastic gradient descent."""
+    """How a model is trained; plain stochastic gradient descent unless more is said."""
 
-    learning_rate: float = 0.05
+    learning_rate: float = 0.05  # the largest one, where it has a schedule
     batch_size: int = 256
     epochs: int = 12
     momentum: float = 0.0
-    weight_decay: float = 0.0
+    weight_decay: float = 0.0  # of every parameter; added to the gradient, but with adamw
+    # What follows is for training by autograd (raylab/train/autograd.py). Networks that take it go that way.
+    optimizer: str = "sgd"  # or "adamw", with torch's betas
+    schedule: str = "constant"  # of the learning rate, after warm-up; or "cosine", down to zero
+    warmup: float = 0.0  # epochs in which the learning rate grows in equal steps
+    label_smoothing: float = 0.0  # share of a label that is spread over all classes, 0 to 1
+    augmentation: str = "none"  # of images: "crop" (of 4 pixels more on each side), "crop_flip" (and left to right)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Its fields, without later ones that are at their defaults: the digests of older recipes stay as they were."""
+        plain = asdict(Recipe())
+        return {key: value for key, value in asdict(self).items() if key in PLAIN_SGD or value != plain[key]}
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it says no more than plain SGD can do."""
+        return self.given.keys() == PLAIN_SGD
+
+
+PLAIN_SGD = {"learning_rate", "batch_size", "epochs", "momentum", "weight_decay"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import pytest
 
 from raylab import config
 from raylab.errors import UserError
+from raylab.types import PLAIN_SGD
 
 EXPERIMENTS = config.groups()["experiment"]
 
@@ -110,6 +111,9 @@ def test_a_folder_takes_more_of_the_same_study_but_no_other():
     assert config.differences(base, config.compose(["models=40", "cluster.workers=1"])[1]) == []
     assert config.differences(base, config.compose(["train.epochs=2"])[1]) == ["train.epochs: 30 -> 2"]
     assert "model.name: " in config.differences(base, config.compose(["model.name=renamed"])[1])[0]
+    older = {**base, "train": {key: base["train"][key] for key in PLAIN_SGD}}  # before recipes said more
+    assert config.differences(older, base) == []
+    assert config.differences(older, config.compose(["train.warmup=2"])[1]) == ["train.warmup: 0.0 -> 2.0"]
 
 
 def test_a_folder_of_spectra_takes_more_models():

@@ -163,6 +163,8 @@ def build(config: Config) -> InitialModels:
     make = bind({key: value for key, value in config.model.items() if key != "name"}, "model")
     load = bind(config.data, "data")
     data = call(load, config.data, "data")
+    if data.test_x.ndim != 2:
+        raise UserError(f"Untrained models take flat samples, and {data.name} has images: choose data=mnist or digits.")
     model = call(make, config.model, "model", inputs=data.inputs, outputs=data.classes)
     if not hasattr(model, "initial_law"):
         raise UserError(f"The model {config.model['_target_']} has no initial_law: see raylab.models.fcn.FCN.")

@@ -2,17 +2,16 @@
 
 For each model: the baseline; and for each layer and perturbation a trial that replaces the layer's weight and bias
 together, evaluates from the cached activations just below the layer, and measures the spectrum of its new weight.
-This module says which trials there are; `raylab.experiments.trained` works those of one model.
+This module says which trials there are; `raylab.experiments.trained` works those of one model. Buffers, such as batch
+norm's running statistics, belong to the trained model: they are trained with it, and no perturbation touches them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from raylab import spectral
 from raylab.data import ClassificationData
@@ -21,20 +20,10 @@ from raylab.experiments.checkpoints import Checkpoints
 from raylab.experiments.metrics import measured, metrics_of
 from raylab.experiments.perturbations import by_model, groups_of_models, perturbations_of, trials_of_layers
 from raylab.experiments.study import Study, common
+from raylab.experiments.trainees import Trainee, trainee
 from raylab.layers import LayerParameters, find_layers, parameters_of, select, split_by_size
-from raylab.models.kernels import as_tensor
 from raylab.registry import bind, call, own_code
-from raylab.train import TRAIN_VERSION, relu_network
-from raylab.types import (
-    Group,
-    Outcome,
-    Perturbation,
-    Recipe,
-    Trial,
-    TrialResult,
-    digest,
-    generator,
-)
+from raylab.types import Group, Outcome, Perturbation, Recipe, Trial, TrialResult, digest, generator
 
 if TYPE_CHECKING:
     from raylab.config import Config
@@ -42,9 +31,14 @@ if TYPE_CHECKING:
 COLUMNS: Mapping[str, type] = {
     **{"layer_index": int, "kind": str, "N": int, "M": int, "matrices": int},
     **{"accuracy": float, "loss": float, "num_samples": int, "train_seconds": float, "device": str},
+    **{"depth": int, "width": int, "law": str, "bias": str, "buffers": str},
 }
 EVALUATION_VERSION = "1"  # raised whenever the same weights would give another accuracy, loss or similarity
-MODEL_METHODS = ("initial_state", "initial_law", "load")
+NOT_TO_TRAIN_ON = (
+    "is not data to train on, with a training and a test set: choose data=digits, data=mnist or data=cifar10_training, "
+    "or give a raylab.data.ClassificationData"
+)
+COMPUTED = "computed from other parameters: it cannot be given other weights by itself"
 SIMILARITY = ("activation_disagreement", "js_divergence", "linear_cka")
 
 
@@ -56,12 +50,14 @@ class PerturbLayers(Study):
     stack: int  # models that one worker trains together
     model_name: str
     model: Mapping[str, Any]  # its config: part of a checkpoint's identity
-    make: Callable[..., Any]  # (inputs, outputs) -> a raylab.models.fcn.FCN or the like
+    trainee: Trainee
     data: ClassificationData
     recipe: Recipe
     batch_size: int
     layers: tuple[LayerParameters, ...]
     skipped: Mapping[str, str]  # layer -> why it is left out
+    depth: int  # what the model's config says, else its layers
+    width: int  # what the model's config says, else the features that its last layer sees
     perturbations: Mapping[str, Perturbation]
     draws: int
     similarity: bool
@@ -71,7 +67,7 @@ class PerturbLayers(Study):
     @property
     def identity(self) -> dict[str, str]:
         """What changes an answer and is in no config."""
-        return self._identity(data=self.data.revision, training=TRAIN_VERSION, evaluation=EVALUATION_VERSION)
+        return self._identity(data=self.data.revision, training=self.trainee.version, evaluation=EVALUATION_VERSION)
 
     @property
     def columns(self) -> Mapping[str, type]:
@@ -123,10 +119,11 @@ class PerturbLayers(Study):
         code = dict(self.model_code)
         return digest(
             [
-                TRAIN_VERSION,
+                self.trainee.version,
                 *([code] if code else []),
+                *self.trainee.identity,
                 self.model,
-                asdict(self.recipe),
+                self.recipe.given,
                 self.data.revision,
                 self.seed,
                 replicate,
@@ -141,22 +138,29 @@ def build(config: Config) -> PerturbLayers:
     make = bind({key: value for key, value in config.model.items() if key != "name"}, "model")
     load = bind(config.data, "data")
     data = call(load, config.data, "data")
-    sample = call(make, config.model, "model", inputs=data.inputs, outputs=data.classes)
-    _require_relu_network(sample, data, config.model["_target_"])
+    if not isinstance(data, ClassificationData):
+        raise UserError(f"data '{config.data['_target_']}' {NOT_TO_TRAIN_ON}.")
+    made = trainee(make, config.model, data, config.train)
+    sample = made.module(made.initial(generator(0, "which layers has it?")))
     found, unsupported = find_layers(sample, config.spectral)
     layers, outside = split_by_size(select(found, config.layers), config.spectral)
+    skipped = {item.layer.name: item.reason for item in (*unsupported, *outside)}
+    parameters = dict(zip(layers, parameters_of(sample, layers, config.spectral), strict=True))
+    skipped |= {layer.name: COMPUTED for layer, its_own in parameters.items() if its_own is None}
     return PerturbLayers(
         **common(config, metrics, make, load, *perturbations.values()),
         models=config.models,
         stack=config.stack,
         model_name=str(config.model.get("name", config.model["_target_"])),
         model=config.model,
-        make=make,
+        trainee=made,
         data=data,
         recipe=config.train,
         batch_size=config.batch_size,
-        layers=tuple(filter(None, parameters_of(sample, layers, config.spectral))),
-        skipped={skipped.layer.name: skipped.reason for skipped in (*unsupported, *outside)},
+        layers=tuple(filter(None, parameters.values())),
+        skipped=skipped,
+        depth=_said(config.model, "depth", len(found)),
+        width=_said(config.model, "width", found[-1].shape[1]),
         perturbations=perturbations,
         draws=config.draws,
         similarity=config.similarity,
@@ -165,17 +169,6 @@ def build(config: Config) -> PerturbLayers:
     )
 
 
-def _require_relu_network(model: Any, data: ClassificationData, target: str) -> None:
-    """`train` is written out for ReLU networks of fully connected layers, and would train another model as one."""
-    missing = [name for name in MODEL_METHODS if not hasattr(model, name)]
-    if missing:
-        raise UserError(
-            f"The model {target} has no {', '.join(missing)}: see raylab.models.fcn.FCN for what is needed."
-        )
-    state = model.initial_state(generator(0, "is it a ReLU network?"))
-    x = data.test_x[:16]
-    if not np.allclose(model.load(state)(as_tensor(x)).detach().numpy(), relu_network(state, x), atol=1e-4):
-        raise UserError(
-            f"The model {target} is not a ReLU network of fully connected layers, the only kind that this experiment "
-            "trains: use raylab.models.fcn.FCN or a model that computes the same."
-        )
+def _said(model: Mapping[str, Any], key: str, otherwise: int) -> int:
+    """Depth or width of an architecture as its config has it, to tell those of a family apart."""
+    return model[key] if isinstance(model.get(key), int) else otherwise

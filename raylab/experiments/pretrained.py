@@ -8,14 +8,15 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from raylab.evaluate import Evaluation, PrefixWalk
+from raylab.experiments.layer_weights import FreshDraw, bias_column, buffers_column, layer_weights
 from raylab.experiments.walk import LayerWalk, Values
-from raylab.layers import LayerParameters, bias_beside
+from raylab.layers import LayerParameters
+from raylab.models.inputs import normalising
 from raylab.models.kernels import take_the_fast_road
-from raylab.types import Array, Group, LayerWeights, Outcome
+from raylab.types import Group, LayerWeights, Outcome
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,16 +96,7 @@ def _prepare(data: EvaluationData, device: str, dtype: torch.dtype) -> Callable[
     """Of a batch as it is stored what the model takes."""
     if data.task == "text":
         return lambda ids: ids.long()
-    mean, std = (torch.tensor(values or (fill,), device=device) for values, fill in ((data.mean, 0.0), (data.std, 1.0)))
-    mean, std = mean.view(-1, 1, 1), std.view(-1, 1, 1)
-
-    def prepare(images: Tensor) -> Tensor:
-        whole = images.float().div_(255) if images.dtype == torch.uint8 else images.float()
-        normalised = ((whole - mean) / std if data.mean else whole).to(dtype)
-        # Convolutions are up to a third faster with the channels of a pixel side by side.
-        return normalised.contiguous(memory_format=torch.channels_last) if normalised.dim() == 4 else normalised
-
-    return prepare
+    return normalising(data.mean, data.std, device, dtype)
 
 
 def _values(data: EvaluationData, evaluation: Evaluation) -> Values:
@@ -134,40 +126,20 @@ def _error(experiment: PerturbPretrained, device: str, evaluation: Evaluation) -
 
 def _weights(experiment: PerturbPretrained, parameters: LayerParameters) -> dict[str, LayerWeights]:
     """The trained tensors of a layer, theta_0 where it is known, and the law that it was drawn from."""
-    return {
-        leaf: LayerWeights(
-            parameters.layer,
-            leaf,
-            _part(parameters, experiment.network.tensors[name]),
-            None if experiment.network.initial is None else _part(parameters, experiment.network.initial[name]),
-            functools.partial(_draw, experiment, parameters, name),
-        )
-        for leaf, name in zip(("weight", "bias"), parameters.names, strict=False)
-    }
+    network = experiment.network
 
+    def draw(name: str) -> FreshDraw:
+        return FreshDraw(experiment.laws[name], network.tensors[name].shape, parameters)
 
-def _part(parameters: LayerParameters, whole: Array) -> Array:
-    return whole if parameters.part is None else parameters.part.of(np.ascontiguousarray(whole))
-
-
-def _draw(experiment: PerturbPretrained, parameters: LayerParameters, name: str, rng: np.random.Generator) -> Array:
-    law, shape = experiment.laws[name], experiment.network.tensors[name].shape
-    if parameters.part is not None and law.entries_alike:
-        return law.draw(rng, parameters.part.shape)
-    return _part(parameters, law.draw(rng, shape))
+    return layer_weights(parameters, network.tensors, network.initial, draw)
 
 
 def _how(experiment: PerturbPretrained, parameters: LayerParameters) -> Values:
     """What is replaced with a layer, by what, and what is not."""
     law = experiment.laws.get(parameters.weight)
-    buffers = any(name.endswith("running_mean") for name in experiment.network.tensors)
     return {
         "law": None if law is None else str(law),
-        "bias": "none" if not _has_bias(experiment, parameters) else "kept" if parameters.bias is None else "replaced",
-        "buffers": "kept" if buffers else "none",
+        "bias": bias_column(parameters, experiment.network.tensors),
+        "buffers": buffers_column(experiment.network.tensors),
         "tied": ", ".join(parameters.tied) or None,
     }
-
-
-def _has_bias(experiment: PerturbPretrained, parameters: LayerParameters) -> bool:
-    return parameters.bias is not None or bias_beside(parameters.weight, experiment.network.tensors) is not None

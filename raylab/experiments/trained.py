@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,11 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from raylab.evaluate import PrefixWalk
-from raylab.experiments.walk import LayerWalk
+from raylab.experiments.layer_weights import bias_column, buffers_column, layer_weights
+from raylab.experiments.walk import LayerWalk, Values
 from raylab.layers import LayerParameters
-from raylab.models.kernels import take_the_fast_road
-from raylab.train import State, train, train_stacked
-from raylab.types import LayerWeights, Outcome, Trial, TrialResult, generator
+from raylab.train import State
+from raylab.types import Array, LayerWeights, Outcome, Trial, TrialResult, generator
 
 if TYPE_CHECKING:
     from raylab.experiments.perturb_layers import PerturbLayers
@@ -40,10 +41,9 @@ def run(experiment: PerturbLayers, models: Mapping[str, Sequence[Trial]]) -> Ite
             yield from _walk(experiment, checkpoint, result).outcomes(trials)
 
 
-def _initial(experiment: PerturbLayers, checkpoint: str) -> State:
+def _initial(experiment: PerturbLayers, checkpoint: str) -> Mapping[str, Array]:
     """theta_0, from a stream of its own: no re-randomised layer may be equal to it."""
-    model = experiment.make(inputs=experiment.data.inputs, outputs=experiment.data.classes)
-    return model.initial_state(generator(experiment.seed, "initial", checkpoint))
+    return experiment.trainee.initial(generator(experiment.seed, "initial", checkpoint))
 
 
 def _trained(experiment: PerturbLayers, checkpoints: Sequence[str]) -> dict[str, Trained | Exception]:
@@ -65,44 +65,34 @@ def _trained(experiment: PerturbLayers, checkpoints: Sequence[str]) -> dict[str,
 def _train(experiment: PerturbLayers, checkpoints: Sequence[str]) -> Sequence[State | Exception]:
     initials = [_initial(experiment, name) for name in checkpoints]
     shuffles = [generator(experiment.seed, "shuffle", name) for name in checkpoints]
-    if len(checkpoints) > 1 and torch.cuda.is_available():
-        return train_stacked(initials, experiment.data, experiment.recipe, shuffles)
-    states: list[State | Exception] = []
-    for initial, shuffle in zip(initials, shuffles, strict=True):
-        try:
-            states.append(train(initial, experiment.data, experiment.recipe, shuffle))
-        except ArithmeticError as error:
-            states.append(error)
-    return states
+    return experiment.trainee.train(initials, experiment.data, experiment.recipe, shuffles)
 
 
 def _walk(experiment: PerturbLayers, checkpoint: str, trained: Trained) -> LayerWalk:
     """One model with the data that it is tested on."""
-    data = experiment.data
+    data, trainee = experiment.data, experiment.trainee
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = experiment.make(inputs=data.inputs, outputs=data.classes).load(trained.state).to(device)
-    if device == "cpu":
-        take_the_fast_road(model)
-    initial = _initial(experiment, checkpoint)
+    model, initial = trainee.module(trained.state, device), _initial(experiment, checkpoint)
 
     def weights(parameters: LayerParameters) -> dict[str, LayerWeights]:
-        layer = parameters.layer
-        return {
-            (leaf := name.rpartition(".")[2]): LayerWeights(
-                layer, leaf, trained.state[name], initial[name], model.initial_law(layer, leaf)
-            )
-            for name in parameters.names
-        }
+        return layer_weights(parameters, trained.state, initial, functools.partial(trainee.draw, parameters))
 
     return LayerWalk(
-        PrefixWalk(model, data.test_x, data.test_y, experiment.batch_size),
+        PrefixWalk(model, data.test_x, data.test_y, experiment.batch_size, trainee.prepare(data, device)),
         experiment.layers,
         experiment.perturbations,
         weights,
         trained.state.__getitem__,
         options=experiment.options,
         similarity=experiment.similarity,
-        about={"device": device},
+        about={"device": device, "depth": experiment.depth, "width": experiment.width},
+        about_layer=functools.partial(_how, experiment, trained.state),
         about_baseline=lambda _: {"train_seconds": trained.seconds},
         seconds=trained.seconds,
     )
+
+
+def _how(experiment: PerturbLayers, state: State, parameters: LayerParameters) -> Values:
+    """What the layer was initialised with, and what is replaced with it."""
+    law = str(experiment.trainee.draw(parameters, parameters.weight))
+    return {"law": law, "bias": bias_column(parameters, state), "buffers": buffers_column(state)}

@@ -15,13 +15,18 @@ one_at_a_time = threading.RLock()
 
 
 @contextlib.contextmanager
-def private_randomness(seed: int) -> Iterator[None]:
-    """The global generators of torch (CPU), numpy and Python, seeded; put back as they were. GPUs are not touched."""
+def private_randomness(seed: int, gpu: int | None = None) -> Iterator[None]:
+    """The global generators of torch, numpy and Python, seeded; put back as they were.
+
+    gpu: the one whose generator is lent too; others are not touched.
+    """
     import torch
 
     python, legacy = random.getstate(), np.random.get_state()  # those of libraries that ask neither torch nor us
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[] if gpu is None else [gpu]):
         torch.default_generator.manual_seed(seed)
+        if gpu is not None:
+            torch.cuda.default_generators[gpu].manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)
         try:

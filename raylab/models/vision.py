@@ -1,11 +1,13 @@
-"""The residual networks for CIFAR-10 of He et al. 2016 (arXiv:1512.03385, Section 4.2), with shortcuts of option A.
+"""Networks for images of 32 x 32 pixels.
 
-Names of layers, initialisation and the files of trained weights are those of akamaster/pytorch_resnet_cifar10.
+The residual networks of He et al. 2016 (arXiv:1512.03385, Section 4.2), with shortcuts of option A: names of layers,
+initialisation and the files of trained weights are those of akamaster/pytorch_resnet_cifar10. And torchvision's VGG.
 """
 
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from raylab.models.randomness import one_at_a_time, private_randomness
 from raylab.models.sources.files import files_of
 from raylab.models.sources.naming import nearby
 
-WIDTHS = (16, 32, 64)  # channels of the three stages, at 32, 16 and 8 pixels
+WIDTH = 16  # channels of the first stage
 # What the trained weights expect of an image, in the words of timm's data config. They were trained with the mean and
 # the standard deviation of ImageNet.
 PREPROCESSING = {
@@ -61,20 +63,23 @@ class BasicBlock(nn.Module):
 class CifarResNet(nn.Module):
     """conv1, bn1, stages layer1 .. layer3 of blocks, linear. Initial weights come from torch's global generator."""
 
-    def __init__(self, depth: int, classes: int = 10) -> None:
-        """depth: layers with weights, 6n + 2: 20, 32, 44, 56, 110, ... Raises UserError for another one."""
+    def __init__(self, depth: int, classes: int = 10, width: int = WIDTH) -> None:
+        """depth: layers with weights, 6n + 2: 20, 32, 44, 56, 110, ... Raises UserError for another one.
+
+        width: channels at 32 pixels; twice as many at 16, and again at 8.
+        """
         if depth < 8 or depth % 6 != 2:
             raise UserError(f"No CIFAR ResNet has depth {depth}: give 6n + 2, as 20, 32, 44, 56 or 110.")
         super().__init__()
         self.depth = depth
         self.preprocessing = dict(PREPROCESSING)
         blocks = (depth - 2) // 6
-        self.conv1 = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
-        self.layer1 = _stage(WIDTHS[0], WIDTHS[0], blocks)
-        self.layer2 = _stage(WIDTHS[0], WIDTHS[1], blocks)
-        self.layer3 = _stage(WIDTHS[1], WIDTHS[2], blocks)
-        self.linear = nn.Linear(WIDTHS[2], classes)
+        self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = _stage(width, width, blocks)
+        self.layer2 = _stage(width, 2 * width, blocks)
+        self.layer3 = _stage(2 * width, 4 * width, blocks)
+        self.linear = nn.Linear(4 * width, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
@@ -109,6 +114,35 @@ def cifar_resnet(
     if pretrained and source is not None:
         model.load_state_dict(_fitting(Path(source).expanduser(), model))
     return model.eval()
+
+
+def cifar_vgg(depth: int = 11, width: int = 64, batch_norm: bool = True, classes: int = 10) -> nn.Sequential:
+    """torchvision's VGG for 32 pixels: its convolutions and their initialisation, one linear layer for its three.
+
+    depth: layers with weights of the original, 11, 13, 16 or 19 (here two fewer). width: channels of the first one, 64
+    in the original; the others are in proportion. Raises UserError for another depth.
+    """
+    from torchvision.models.vgg import cfgs, make_layers
+
+    plans = dict(zip((11, 13, 16, 19), "ABDE", strict=True))
+    if depth not in plans or width < 8:
+        raise UserError(f"No VGG has depth {depth} and width {width}: give depth 11, 13, 16 or 19, width 8 or more.")
+    plan = [item if isinstance(item, str) else item * width // 64 for item in cfgs[plans[depth]]]
+    features = make_layers(plan, batch_norm)
+    for module in features:
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+    return nn.Sequential(OrderedDict(features=features, flatten=nn.Flatten(), classifier=_linear(8 * width, classes)))
+
+
+def _linear(inputs: int, classes: int) -> nn.Linear:
+    """As torchvision's VGG has them."""
+    layer = nn.Linear(inputs, classes)
+    nn.init.normal_(layer.weight, 0, 0.01)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def _fitting(path: Path, model: CifarResNet) -> dict[str, Tensor]:

@@ -77,6 +77,16 @@ EVALUATION = _group(
     top5=(float, "share of samples whose class is among the five most likely [fraction, 0 to 1]"),
     loss=(float, "mean cross-entropy on the evaluation data [nats]"),
     perplexity=(float, "exp of the cross-entropy summed over scored tokens, per token or word (see normaliser) [1]"),
+    depth=(
+        int,
+        "of a model trained here: what its config calls depth (hidden layers of an FCN, layers of a ResNet, blocks of "
+        "a transformer), else its layers with weights [count]",
+    ),
+    width=(
+        int,
+        "of a model trained here: what its config calls width (units of an FCN's hidden layers, channels of the first "
+        "convolution), else the features that its last layer sees [count]",
+    ),
     train_seconds=(float, "time it took to train the model, on its baseline row; 0 if it came from a checkpoint [s]"),
     num_samples=(int, "samples evaluated"),
 )

@@ -41,13 +41,13 @@ def train(initial: Mapping[str, Array], data: ClassificationData, recipe: Recipe
     import torch
 
     x, y = as_tensor(data.train_x), as_tensor(data.train_y)
-    with torch.no_grad(), _one_thread():
+    with torch.no_grad(), one_thread():
         net = _network([initial], recipe, torch.device("cpu"), stacked=False)
         for epoch in range(1, recipe.epochs + 1):
             order = torch.from_numpy(rng.permutation(len(y)))
             losses = [_step(net, _rows(x, rows), _rows(y, rows)) for rows in order.split(recipe.batch_size)]
             if not torch.stack(losses).isfinite().all():
-                raise _diverged(epoch, recipe)
+                raise diverged(epoch, recipe)
     return _states(net, list(initial))[0]
 
 
@@ -87,7 +87,7 @@ def train_stacked(
         finite = torch.stack(losses).isfinite().cpu().numpy()  # (epochs, models); the only wait for the device
     states = _states(net, list(initials[0]))
     return [
-        states[k] if finite[:, k].all() else _diverged(int(finite[:, k].argmin()) + 1, recipe)
+        states[k] if finite[:, k].all() else diverged(int(finite[:, k].argmin()) + 1, recipe)
         for k in range(len(initials))
     ]
 
@@ -194,14 +194,15 @@ def _rows(x: Tensor, rows: Tensor) -> Tensor:
     return x.index_select(0, rows.reshape(-1)).view(*rows.shape, *x.shape[1:])
 
 
-def _diverged(epoch: int, recipe: Recipe) -> DivergedError:
+def diverged(epoch: int, recipe: Recipe) -> DivergedError:
+    """What is raised after such an epoch, counted from 1."""
     return DivergedError(
         f"the training loss is not finite in epoch {epoch} of {recipe.epochs}: lower the learning rate"
     )
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """torch on one thread: cores are for other models, and threads would change the order of summation."""
     import torch
 

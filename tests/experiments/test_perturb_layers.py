@@ -65,7 +65,7 @@ def test_the_accuracy_of_a_perturbed_model_is_that_of_a_full_forward_pass(tiny):
         initial = _initial(experiment, trial.checkpoint)
         for name in (f"{trial.layer}.weight", f"{trial.layer}.bias"):
             state[name] = initial[name]
-        model = experiment.make(inputs=64, outputs=10).load(state)
+        model = experiment.trainee.make().load(state)
         with torch.no_grad():
             guess = model(torch.from_numpy(experiment.data.test_x)).argmax(1).numpy()
         assert result.values["accuracy"] == np.mean(guess == experiment.data.test_y)
