@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
 from raylab.errors import UserError
-from raylab.report import figures, labels, spectra, tables
+from raylab.report import figures, labels, scoreboard, spectra, tables
 from raylab.report import target as targets
 from raylab.report.findings import findings
 from raylab.report.picture import INK, Picture
@@ -29,6 +29,9 @@ from raylab.results import frame, parts, schema
 from raylab.results.correlate import correlate
 from raylab.results.sink import read_run_info
 from raylab.results.text import TextTable
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 ERRORS = 5  # failed rows that are shown in full
 OPEN_ROWS = 30  # of a table by layer; a longer one is folded
@@ -44,32 +47,43 @@ class Shown:
     svgs: list[str]
 
 
-def write(folder: str | Path, correlations: pa.Table | None = None) -> Path:
-    """Write <folder>/report.html, its figures as <folder>/figures/*.png and *.svg, and <folder>/correlations.csv.
+def write(
+    folder: str | Path, correlations: pa.Table | None = None, scores: scoreboard.Scoreboard | None = None
+) -> Path:
+    """Write <folder>/report.html, its figures as <folder>/figures/*.png and *.svg, and its tables as *.csv.
 
-    `correlations`: of these results, where the caller has them (`raylab.results.correlate.correlate`). Returns the
-    path of the report. Raises UserError for a folder without results, with a damaged part, or that cannot be written.
+    `correlations`, `scores`: of these results, where the caller has them (`raylab.results.correlate.correlate`,
+    `raylab.report.scoreboard.of`). Returns the path of the report. Raises UserError for a folder without results, with
+    a damaged part, or that cannot be written.
     """
     folder = Path(folder)
     table = parts.load(folder)
     if correlations is None:
         correlations = correlated(table)
-    drawn = figures.pictures(table, correlations)
-    page = render(folder, table, correlations, drawn)
+    scores = scores or scoreboard.of(table, correlations)
+    drawn = [*figures.pictures(table, correlations), *scores.pictures()]
+    page = render(folder, table, correlations, drawn, scores)
     for picture in drawn:
-        with _writing(folder / "figures", folder):
+        with writing(folder / "figures", folder):
             picture.save(folder / "figures")
-    with _writing(folder / "correlations.csv", folder):
+    with writing(folder / "correlations.csv", folder):
         csv.write_csv(correlations, folder / "correlations.csv")
+    with writing(folder / scoreboard.FILE, folder):
+        scores.save(folder)
+    return save(page, folder)
+
+
+def save(page: str, folder: Path) -> Path:
+    """The page as <folder>/report.html, whole or not at all. Raises UserError if it cannot be written."""
     report = folder / "report.html"
     temporary = report.with_name(".report.html.tmp")
-    with _writing(report, folder):
+    with writing(report, folder):
         temporary.write_text(page, encoding="utf-8")
         return temporary.replace(report)
 
 
 @contextmanager
-def _writing(target: Path, folder: Path) -> Iterator[None]:
+def writing(target: Path, folder: Path) -> Iterator[None]:
     """What stands in the way of a file is one line: the rows are safe, the report can be had later."""
     try:
         yield
@@ -87,8 +101,8 @@ def correlated(table: pa.Table) -> pa.Table:
     return correlate(table, target.column) if target else correlate(table, target="seconds", metrics=[])
 
 
-def render(folder: Path, table: pa.Table, correlations: pa.Table, drawn: list[Picture]) -> str:
-    """The page as text."""
+def template(name: str) -> Template:
+    """A page to fill in."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -96,21 +110,27 @@ def render(folder: Path, table: pa.Table, correlations: pa.Table, drawn: list[Pi
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["batch_by_size"] = _pairs
+    environment.globals |= {"ink": INK, "glyphs": labels.GLYPHS}
+    return environment.get_template(name)
+
+
+def render(
+    folder: Path, table: pa.Table, correlations: pa.Table, drawn: list[Picture], scores: scoreboard.Scoreboard
+) -> str:
+    """The page as text."""
     info = read_run_info(folder)
     experiment = ", ".join(dict.fromkeys(filter(None, frame.texts(table, "experiment")))) or folder.name
-    return environment.get_template("report.html.j2").render(
-        ink=INK,
-        glyphs=labels.GLYPHS,
+    return template("report.html.j2").render(
         experiment=experiment,
         folder=str(folder),
         command=info.get("command", ""),
         digest=info.get("digest", ""),
         config=_flat(info.get("config", {})),
         counts=_counts(table, info),
-        findings=findings(table, correlations),
+        findings=[*findings(table, correlations), *scores.findings()],
         missing=_missing(table, drawn),
         shown=[Shown(picture, picture.inline()) for picture in drawn],
-        tables=_tables(table, correlations),
+        tables=[*_tables(table, correlations), *scores.tables()],
         correlated=correlations.num_rows > 0,
         open_rows=OPEN_ROWS if not spectra.alone(table) else table.num_rows,
         example=_example(table),

@@ -70,7 +70,8 @@ class Standing:
 
     def test_c(self) -> bool | None:
         """Whether it passes; None where that cannot be said."""
-        return self._beyond(self.groups).lo > AREA if self.groups.sure else None
+        groups = self.groups.flipped() if not self.better and self.groups.estimate < 0.5 else self.groups
+        return groups.lo > AREA if groups.sure else None
 
     @property
     def strength(self) -> float:
@@ -84,13 +85,13 @@ class Standing:
         made = [name for name, passed in tests.items() if passed is not None]
         return " ".join(name for name in made if tests[name]) or ("none" if made else "")
 
-    def _parts(self) -> list[Number]:
-        """The AUC of (b) from the metric's side: all cases, and within layers where there are several models."""
-        parts = [self.area] if self.area.unit == "layer" else [self.area, self.within]
-        return [each.flipped() for each in parts] if not self.better and self.area.estimate < 0.5 else parts
+    def side(self, number: Number) -> Number:
+        """An AUC of (b) from the side on which the metric is over all cases, if it may be on either."""
+        return number.flipped() if not self.better and self.area.estimate < 0.5 else number
 
-    def _beyond(self, number: Number) -> Number:
-        return number.flipped() if not self.better and number.estimate < 0.5 else number
+    def _parts(self) -> list[Number]:
+        """The AUC of (b): all cases, and within layers where there are several models."""
+        return [self.side(each) for each in ([self.area] if self.area.unit == "layer" else [self.area, self.within])]
 
 
 def standings(evidence: pa.Table) -> list[Standing]:
