@@ -99,16 +99,15 @@ def _label(label: str, threshold: float, target: Target) -> str:
 
 RULES = (
     f"Passed: (a) the whole 95 % interval is below {SHIFT:g} SD; (b) it is beyond {AREA:g}, over all cases and, of "
-    f"several models, within layers too; (c) it is beyond {AREA:g}. Where the field takes no direction for good, higher "
-    f"counts as better and below {number(1 - AREA, 1)} passes as well. Rank: by the lesser AUC of (b), from the "
+    f"several models, within layers too; (c) it is beyond {AREA:g}. Where the field takes no direction for good, "
+    f"higher counts as better and below {number(1 - AREA, 1)} passes as well. Rank: by the lesser AUC of (b), from the "
     "metric's side."
 )
 MEANING = (
     "(a) by how many standard deviations over trained models a metric moves when a robust layer is re-initialised, "
     "which leaves the model as good as it was; (b) the probability that it puts a robust case above a critical one, "
     "over all cases (of several models: in units of its spread over trained models of that layer) and among cases of "
-    "the same layer; (c) that it puts a re-initialised layer above the same layer re-randomised. ρ: with the target "
-    "within either group."
+    "the same layer; (c) that it puts a re-initialised layer above the same layer re-randomised."
 )
 COLUMNS = {
     "(a) shift [SD]": "shift", "(b) AUC": "area", "(b) in a layer": "within", "(c) AUC": "groups",
@@ -129,13 +128,13 @@ def board(scores: Scoreboard) -> TextTable | None:
     ]  # fmt: skip
     label = scores.label()
     note = f"{label[0].upper() + label[1:]}. " if label else ""
-    note += f"{MEANING} {RULES}" + _without(scores.found, shown)
+    note += f"{MEANING} ρ: with the {scores.target.column} within either group. {RULES}" + _without(scores.found, shown)
     header = ["metric", "rank", "kind", "better", *used, "passes"]
     return TextTable("Scoreboard of metrics", header, rows, texts=(0, 2, 3, len(header) - 1), note=note)
 
 
 def _rank(one: Standing, at: int) -> str:
-    return str(at) if np.isfinite(one.strength) else "–"
+    return str(at) if np.isfinite(one.strength()) else "–"
 
 
 def _any(found: Sequence[Standing], field: str) -> bool:
@@ -196,7 +195,7 @@ def _told(scores: Scoreboard) -> list[str]:
     """Of each kind of metric, how many tell robust from critical cases, and the best."""
     said = []
     for kind, look in LOOKS.items():
-        ranked = [one for one in scores.found if one.kind == kind and np.isfinite(one.strength)]
+        ranked = [one for one in scores.found if one.kind == kind and np.isfinite(one.strength())]
         if not ranked:
             continue
         passed, best = sum(one.test_b() is True for one in ranked), ranked[0]
@@ -212,9 +211,9 @@ def _told(scores: Scoreboard) -> list[str]:
 def _apart(scores: Scoreboard) -> list[str]:
     """The metric that does best over all cases without doing so within a layer."""
     only = [
-        (one.side(one.area).estimate, one)
+        (one.parts()[0].estimate, one)
         for one in scores.found
-        if one.area.unit == "model" and one.within.sure and one.side(one.area).lo > 0.5 > one.side(one.within).lo
+        if one.area.unit == "model" and one.within.sure and one.parts()[0].lo > 0.5 > one.parts()[1].lo
     ]
     if not only:
         return []

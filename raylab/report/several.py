@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PASSED = " ✓"
+SIDE_BY_SIDE = 5  # columns of experiments in one table
+NOTE = (
+    "AUC: the median over experiments of what a metric is ranked by in each; n: the experiments in which it has an "
+    "interval; better: the direction that the field takes for good, or in brackets the one that does best over all "
+    "experiments. Of an experiment: over all cases / within a layer; a single model has the former only. ✓: the test "
+    "is passed in that experiment. The intervals are in the tables below."
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,8 @@ class Overall:
 
     metric: str
     kind: str
-    better: str
+    better: str  # lower, higher, or empty where the field does not say
+    turned: bool  # lower is better, where the field does not say: one side for all experiments
     strength: float  # median over the experiments in which it has an interval; NaN without one
     n: int  # those experiments
     passed: int  # in how many of them it tells robust from critical cases
@@ -77,8 +85,8 @@ def write(folder: str | Path) -> Path:
         experiments=experiments,
         findings=findings(experiments, found),
         shown=[html.Shown(picture, picture.inline()) for picture in drawn],
-        table=board(experiments, found),
-        boards=[(each.name, table) for each in experiments if each.scores and (table := scoreboard.board(each.scores))],
+        tables=boards(experiments, found),
+        each=[(each.name, table) for each in experiments if each.scores and (table := scoreboard.board(each.scores))],
         written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
     return html.save(page, folder)
@@ -106,40 +114,76 @@ def overall(experiments: Sequence[Experiment]) -> list[Overall]:
     for experiment in experiments:
         for metric, one in experiment.standings.items():
             every.setdefault(metric, []).append(one)
-    made = []
-    for metric, found in every.items():
-        ranked = [one for one in found if np.isfinite(one.strength)]
-        strength = float(np.median([one.strength for one in ranked])) if ranked else np.nan
-        passed = sum(one.test_b() is True for one in ranked)
-        made.append(Overall(metric, found[0].kind, found[0].better, strength, len(ranked), passed))
-    return sorted(made, key=lambda one: (-one.strength if np.isfinite(one.strength) else np.inf, -one.n))
+    made = [_overall(found) for found in every.values()]
+    return sorted(made, key=lambda one: (-one.strength if one.n else np.inf, -one.n))
 
 
-def board(experiments: Sequence[Experiment], found: Sequence[Overall]) -> TextTable | None:
-    """Every metric, best first, with a group of columns for each experiment."""
-    columns: dict[str, list[str]] = {}
-    for each in experiments:
-        for head, test in (("(a)", _a), ("(b)", _b), ("(c)", _c)):
-            cells = [test(each.standings[one.metric]) if one.metric in each.standings else "–" for one in found]
-            if set(cells) - {"–"}:
-                columns[f"{each.name} {head}"] = cells
-    shown = [at for at in range(len(found)) if any(cells[at] != "–" for cells in columns.values())]
-    if not shown:
-        return None
-    rows = [
-        [
-            found[at].metric, str(at + 1) if found[at].n else "–", number(found[at].strength, 2), str(found[at].n),
-            found[at].kind, found[at].better or "–", *(cells[at] for cells in columns.values()),
-        ]
-        for at in shown
-    ]  # fmt: skip
-    note = (
-        "AUC: the median over experiments of what a metric is ranked by in each; n: the experiments in which it has an "
-        "interval. (b): over all cases / within a layer; a single model has the former only. ✓: the test is passed. "
-        "The intervals are in the tables below."
-    )
-    header = ["metric", "rank", "AUC", "n", "kind", "better", *columns]
-    return TextTable("All metrics over all experiments", header, rows, texts=(0, 4, 5), note=note)
+def _overall(found: Sequence[Standing]) -> Overall:
+    """A metric that the field takes no direction for is seen from the side that does it best over all experiments."""
+    ranked, first = [one for one in found if np.isfinite(one.strength())], found[0]
+    if not ranked:
+        return Overall(first.metric, first.kind, first.better, False, np.nan, 0, 0)
+    sides = {
+        turned: float(np.median([one.strength(turned) for one in ranked]))
+        for turned in ((False,) if first.better else (False, True))
+    }
+    turned = max(sides, key=lambda each: sides[each])
+    passed = sum(one.test_b(turned) is True for one in ranked)
+    return Overall(first.metric, first.kind, first.better, turned, sides[turned], len(ranked), passed)
+
+
+def boards(experiments: Sequence[Experiment], found: Sequence[Overall]) -> list[TextTable]:
+    """Every metric, best first, with a column for each experiment; as many side by side as a page bears."""
+    of_b = _columns(experiments, found, {"": _b})
+    of_others = _columns(experiments, found, {" (a)": _a, " (c)": _c})
+    head = {
+        "rank": [str(at + 1) if one.n else "–" for at, one in enumerate(found)],
+        "AUC": [number(one.strength, 2) for one in found],
+        "n": [str(one.n) for one in found],
+        "kind": [one.kind for one in found],
+        "better": [_better(one) for one in found],
+    }
+    made = [
+        _table("Robust against critical cases (b), over all experiments", found, head | part, (0, 4, 5), NOTE)
+        for part in _parts(of_b)
+    ]
+    return made + [
+        _table("Shift (a) and re-initialised against re-randomised (c)", found, part, (0,), "")
+        for part in _parts(of_others)
+    ]
+
+
+def _columns(
+    experiments: Sequence[Experiment], found: Sequence[Overall], tests: Mapping[str, Callable[[Standing], str]]
+) -> dict[str, list[str]]:
+    """The cells of each experiment; columns that are empty are left out."""
+    made = {
+        each.name + suffix: [test(each.standings[one.metric]) if one.metric in each.standings else "–" for one in found]
+        for each in experiments
+        for suffix, test in tests.items()
+    }
+    return {name: cells for name, cells in made.items() if set(cells) - {"–"}}
+
+
+def _parts(columns: dict[str, list[str]]) -> list[dict[str, list[str]]]:
+    names = list(columns)
+    return [
+        {name: columns[name] for name in names[at : at + SIDE_BY_SIDE]} for at in range(0, len(names), SIDE_BY_SIDE)
+    ]
+
+
+def _table(
+    title: str, found: Sequence[Overall], columns: dict[str, list[str]], texts: tuple[int, ...], note: str
+) -> TextTable:
+    """The rows that say something."""
+    rows = [[one.metric, *(cells[at] for cells in columns.values())] for at, one in enumerate(found)]
+    measured = len(set(columns) & {"rank", "AUC", "n", "kind", "better"})
+    rows = [row for row in rows if set(row[1 + measured :]) != {"–"}]
+    return TextTable(title, ["metric", *columns], rows, texts=texts, note=note)
+
+
+def _better(one: Overall) -> str:
+    return one.better or ("(lower)" if one.turned else "(higher)" if one.n else "–")
 
 
 def _a(one: Standing) -> str:
@@ -162,19 +206,20 @@ def _cell(text: str, passed: bool | None) -> str:
 
 def findings(experiments: Sequence[Experiment], found: Sequence[Overall]) -> list[str]:
     """Of each kind of metric, how many tell robust from critical cases wherever it can be said."""
-    of = sum(any(np.isfinite(one.strength) for one in each.standings.values()) for each in experiments)
+    of = sum(any(np.isfinite(one.strength()) for one in each.standings.values()) for each in experiments)
     said = []
     for kind, look in LOOKS.items():
         ranked = [one for one in found if one.kind == kind and one.n]
         if not ranked:
             continue
-        always = sum(one.passed == one.n for one in ranked)
-        ever = sum(one.passed > 0 for one in ranked)
-        best = ranked[0]
+        always, best = sum(one.passed == one.n for one in ranked), ranked[0]
+        some = sum(0 < one.passed < one.n for one in ranked)
+        where = "every experiment that can say so" if always else "any experiment" if not some else "every experiment"
+        more = f", {some} in some" if some else ""
+        over = f"median of {best.n} experiments" if best.n > 1 else "in one experiment"
         said.append(
-            f"Of {len(ranked)} {look.noun}, {always or 'none'} tell{'s' * (always == 1)} robust from critical cases in "
-            f"every experiment that can say so, {ever or 'none'} in some. Best: {labels.metric(best.metric)}, "
-            f"AUC {number(best.strength, 2)} (median of {best.n})."
+            f"{always or 'None'} of {len(ranked)} {look.noun} tell{'s' * (always < 2)} robust from critical cases in "
+            f"{where}{more}. Best: {labels.metric(best.metric)}, AUC {number(best.strength, 2)} ({over})."
         )
     if said:
         said.append(f"{of} of {len(experiments)} experiments have enough robust and critical cases for an interval.")
@@ -186,7 +231,7 @@ def pictures(experiments: Sequence[Experiment], found: Sequence[Overall]) -> lis
     ranked = [one for one in found if one.n]
     if not ranked:
         return []
-    some = [each for each in experiments if any(np.isfinite(one.strength) for one in each.standings.values())]
+    some = [each for each in experiments if any(np.isfinite(one.strength()) for one in each.standings.values())]
     marker = {each.name: labels.marker(at, len(some)) for at, each in enumerate(some)}
 
     def draw(ax: Axes) -> None:
@@ -195,7 +240,7 @@ def pictures(experiments: Sequence[Experiment], found: Sequence[Overall]) -> lis
             ax.plot([one.strength], [y], marker="|", markersize=12, color=INK, markeredgewidth=1.6)
             for each in some:
                 if one.metric in each.standings:
-                    _mark(ax, y, each.standings[one.metric], marker[each.name])
+                    _mark(ax, y, each.standings[one.metric], one.turned, marker[each.name])
         ax.set_yticks(range(len(ranked)), [labels.metric(one.metric) for one in ranked], fontsize=7.5)
         ax.set_ylim(len(ranked) - 0.4, -0.6)
         ax.set_xlim(-0.02, 1.02)
@@ -213,6 +258,7 @@ def pictures(experiments: Sequence[Experiment], found: Sequence[Overall]) -> lis
     return [Picture("scoreboard", "All metrics over all experiments", caption, [panel], keys)]
 
 
-def _mark(ax: Axes, y: float, one: Standing, marker: str) -> None:
-    if np.isfinite(one.strength):
-        ax.plot([one.strength], [y], marker=marker, color=LOOKS[one.kind].color, markersize=4.5, linestyle="")
+def _mark(ax: Axes, y: float, one: Standing, turned: bool, marker: str) -> None:
+    value = one.strength(turned)
+    if np.isfinite(value):
+        ax.plot([value], [y], marker=marker, color=LOOKS[one.kind].color, markersize=4.5, linestyle="")

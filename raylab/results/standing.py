@@ -63,9 +63,14 @@ class Standing:
         """Whether it passes; None where that cannot be said."""
         return self.shift.hi < SHIFT if self.shift.sure else None
 
-    def test_b(self) -> bool | None:
-        """Whether it passes; None where that cannot be said."""
-        parts = self._parts()
+    @property
+    def turned(self) -> bool:
+        """Whether lower is better: no direction is taken for good, and over all cases the metric says so."""
+        return not self.better and self.area.estimate < 0.5
+
+    def test_b(self, turned: bool | None = None) -> bool | None:
+        """Whether it passes; None where that cannot be said. turned: which side to count from, by default its own."""
+        parts = self.parts(turned)
         return all(each.lo > AREA for each in parts) if all(each.sure for each in parts) else None
 
     def test_c(self) -> bool | None:
@@ -73,10 +78,9 @@ class Standing:
         groups = self.groups.flipped() if not self.better and self.groups.estimate < 0.5 else self.groups
         return groups.lo > AREA if groups.sure else None
 
-    @property
-    def strength(self) -> float:
-        """What metrics are ranked by: from 0 to 1, and .5 for guessing; NaN without intervals."""
-        parts = self._parts()
+    def strength(self, turned: bool | None = None) -> float:
+        """Ranks metrics: the lesser AUC of (b), .5 for guessing; NaN without intervals. turned: see above."""
+        parts = self.parts(turned)
         return min(each.estimate for each in parts) if all(each.sure for each in parts) else np.nan
 
     def passes(self) -> str:
@@ -85,13 +89,10 @@ class Standing:
         made = [name for name, passed in tests.items() if passed is not None]
         return " ".join(name for name in made if tests[name]) or ("none" if made else "")
 
-    def side(self, number: Number) -> Number:
-        """An AUC of (b) from the side on which the metric is over all cases, if it may be on either."""
-        return number.flipped() if not self.better and self.area.estimate < 0.5 else number
-
-    def _parts(self) -> list[Number]:
-        """The AUC of (b): all cases, and within layers where there are several models."""
-        return [self.side(each) for each in ([self.area] if self.area.unit == "layer" else [self.area, self.within])]
+    def parts(self, turned: bool | None = None) -> list[Number]:
+        """The AUC of (b) from the metric's side: all cases, and within layers where there are several models."""
+        parts = [self.area] if self.area.unit == "layer" else [self.area, self.within]
+        return [each.flipped() for each in parts] if (self.turned if turned is None else turned) else parts
 
 
 def standings(evidence: pa.Table) -> list[Standing]:
@@ -100,7 +101,7 @@ def standings(evidence: pa.Table) -> list[Standing]:
     for row in evidence.to_pylist():
         rows.setdefault(row["metric"], []).append(row)
     found = [_standing(metric, each) for metric, each in rows.items()]
-    return sorted(found, key=lambda one: -one.strength if np.isfinite(one.strength) else np.inf)
+    return sorted(found, key=lambda one: -one.strength() if np.isfinite(one.strength()) else np.inf)
 
 
 def _standing(metric: str, rows: Iterable[Mapping[str, Any]]) -> Standing:
@@ -145,9 +146,9 @@ def table(found: Iterable[Standing]) -> pa.Table:
     """A row a metric: rank, the numbers with intervals and status, and the tests passed."""
     made = []
     for rank, one in enumerate(found, start=1):
-        sure = np.isfinite(one.strength)
+        sure = np.isfinite(one.strength())
         row: dict[str, Any] = {"rank": rank if sure else None, "metric": one.metric, "kind": one.kind}
-        row |= {"better": one.better, "strength": one.strength, "passes": one.passes()}
+        row |= {"better": one.better, "strength": one.strength(), "passes": one.passes()}
         for name in _NUMBERS:
             number: Number = getattr(one, name)
             row |= {name: number.estimate, f"{name}_lo": number.lo, f"{name}_hi": number.hi}

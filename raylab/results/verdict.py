@@ -97,6 +97,8 @@ def verdict(
     """
     criterion = criterion or Criterion()
     cases = Cases.of(table, criterion)
+    if not cases.metrics:
+        return SCHEMA.empty_table()
     found = _Found(cases, criterion, resampling or Resampling())
     if correlations is None:
         names = {name: (name,) for name in ("reinit", "rerandomize")}
@@ -196,7 +198,7 @@ class _Found:
 
     @cached_property
     def main(self) -> tuple[str, float]:
-        """The label that the verdict is given by: where it leaves cases of one kind only, by half of the accuracy."""
+        """The label that a verdict is given by; the last one (half of the accuracy) if by this all cases are alike."""
         labels = self.criterion.labels()
         main = next(each for each in labels if each[1] == self.criterion.main)
         finite = np.isfinite(self.cases.cost)
