@@ -188,7 +188,8 @@ class _Found:
         standard, status = self._standardised(at)
         # A similarity is of a layer with itself as it was trained: it comes in one unit for all layers, and has no
         # spread over trained models. Of one model, or of few, there is no spread either.
-        across = RAW if status in ("no_values", "one_model", "too_few_models") else STANDARDISED
+        as_it_is = self.cases.groups[at] == "similarity" or status in ("no_values", "one_model", "too_few_models")
+        across = RAW if as_it_is else STANDARDISED
         for scope, score, why in ((STANDARDISED, standard, status), (RAW, raw, "ok"), (WITHIN_LAYERS, raw, "ok")):
             for label in self.criterion.labels():
                 row = {"question": ROBUST, "scope": scope, "label": label[0], "threshold": label[1]}
