@@ -1,4 +1,7 @@
-"""`python -m raylab.report RESULTS`: write the report of a results folder anew, also while a run goes on."""
+"""`python -m raylab.report RESULTS`: write the report of a results folder anew, also while a run goes on.
+
+Of a folder that holds several results folders: the report of each, and one page over all of them.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from raylab.errors import UserError
-from raylab.report import html
+from raylab.report import html, several
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("usage: python -m raylab.report RESULTS")
         return 0 if {"-h", "--help"} & set(arguments) else 2
     try:
-        print(html.write(arguments[0]))
+        print(several.write(arguments[0]) if several.holds(arguments[0]) else html.write(arguments[0]))
     except UserError as error:
         print(f"raylab: {error}", file=sys.stderr)
         return 2

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,9 @@ from raylab.report.progress import duration
 from raylab.report.views import View
 from raylab.results import frame, parts, schema
 from raylab.results.sink import read_run_info
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 ERRORS = 5  # failed rows that are shown in full
 
@@ -51,20 +54,25 @@ def write(folder: str | Path, view: View | None = None) -> Path:
     drawn = view.pictures()
     page = render(folder, table, view, drawn)
     for picture in drawn:
-        with _writing(folder / "figures", folder):
+        with writing(folder / "figures", folder):
             picture.save(folder / "figures")
     for name, (_, rows) in view.files().items():
-        with _writing(folder / name, folder):
+        with writing(folder / name, folder):
             csv.write_csv(rows, folder / name)
+    return save(page, folder)
+
+
+def save(page: str, folder: Path) -> Path:
+    """The page as <folder>/report.html, whole or not at all. Raises UserError if it cannot be written."""
     report = folder / "report.html"
     temporary = report.with_name(".report.html.tmp")
-    with _writing(report, folder):
+    with writing(report, folder):
         temporary.write_text(page, encoding="utf-8")
         return temporary.replace(report)
 
 
 @contextmanager
-def _writing(target: Path, folder: Path) -> Iterator[None]:
+def writing(target: Path, folder: Path) -> Iterator[None]:
     """What stands in the way of a file is one line: the rows are safe, the report can be had later."""
     try:
         yield
@@ -76,8 +84,8 @@ def _writing(target: Path, folder: Path) -> Iterator[None]:
         ) from error
 
 
-def render(folder: Path, table: pa.Table, view: View, drawn: list[Picture]) -> str:
-    """The page as text."""
+def template(name: str) -> Template:
+    """A page to fill in."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -85,11 +93,15 @@ def render(folder: Path, table: pa.Table, view: View, drawn: list[Picture]) -> s
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["batch_by_size"] = _pairs
+    environment.globals |= {"ink": INK, "glyphs": labels.GLYPHS}
+    return environment.get_template(name)
+
+
+def render(folder: Path, table: pa.Table, view: View, drawn: list[Picture]) -> str:
+    """The page as text."""
     info = read_run_info(folder)
     experiment = ", ".join(dict.fromkeys(filter(None, frame.texts(table, "experiment")))) or folder.name
-    return environment.get_template("report.html.j2").render(
-        ink=INK,
-        glyphs=labels.GLYPHS,
+    return template("report.html.j2").render(
         experiment=experiment,
         folder=str(folder),
         command=info.get("command", ""),

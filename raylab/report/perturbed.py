@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from raylab.report import figures, findings, tables
+from raylab.report import figures, findings, scoreboard, tables
 from raylab.report import target as targets
 from raylab.report.picture import Picture
+from raylab.report.scoreboard import Scoreboard
 from raylab.results.correlate import correlate
 from raylab.results.text import TextTable
 
@@ -34,6 +35,11 @@ class Perturbed:
         """With the target, accuracy or loss; none where nothing was evaluated."""
         return correlated(self.table)
 
+    @functools.cached_property
+    def scores(self) -> Scoreboard:
+        """The verdicts on all metrics."""
+        return scoreboard.of(self.table, self.correlations)
+
     @property
     def query(self) -> str:
         """An example."""
@@ -41,11 +47,11 @@ class Perturbed:
 
     def findings(self) -> list[str]:
         """What the numbers say, in sentences."""
-        return findings.findings(self.table, self.correlations)
+        return [*findings.findings(self.table, self.correlations), *self.scores.findings()]
 
     def pictures(self) -> list[Picture]:
         """All that these results allow."""
-        return figures.pictures(self.table, self.correlations)
+        return [*figures.pictures(self.table, self.correlations), *self.scores.pictures()]
 
     def missing(self, drawn: Sequence[Picture]) -> list[str]:
         """Which figures there are not, and what they need."""
@@ -65,7 +71,7 @@ class Perturbed:
         table, found = self.table, self.correlations
         names = list(dict.fromkeys(found["condition"].to_pylist()))
         made = [tables.layer_table(table, column) for column in tables.main_columns(table)]
-        made += [tables.grouping_table(found), tables.metric_table(found)]
+        made += [*self.scores.tables(), tables.grouping_table(found), tables.metric_table(found)]
         made += [tables.metric_table(found, "pooled")]
         made += [tables.metric_table(found, "mean", name) for name in names if name != "all"]
         made += [tables.layer_table(table, column) for column in tables.other_columns(table)]
@@ -77,9 +83,8 @@ class Perturbed:
 
     def files(self) -> Mapping[str, tuple[str, pa.Table]]:
         """What is written beside the page as CSV: name -> what it holds, and the rows."""
-        if not self.correlations.num_rows:
-            return {}
-        return {"correlations.csv": ("Every correlation, per layer too", self.correlations)}
+        found = {"correlations.csv": ("Every correlation, per layer too", self.correlations)} | self.scores.files()
+        return found if self.correlations.num_rows else {}
 
 
 def correlated(table: pa.Table) -> pa.Table:

@@ -209,7 +209,7 @@ class _Cell:
         row |= self.estimates
         for name in ("rho", "tau") if self.estimates else ():
             if self.n_units >= MIN_UNITS:
-                row[f"{name}_lo"], row[f"{name}_hi"] = _interval(self.boot[name], resampling.confidence)
+                row[f"{name}_lo"], row[f"{name}_hi"] = interval(self.boot[name], resampling.confidence)
             row[f"{name}_p"] = _two_sided(self.estimates[name], self.null[name])
         return row
 
@@ -284,7 +284,7 @@ def _mean(cells: Sequence[_Cell]) -> _Cell:
     )
 
 
-def _interval(draws: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+def interval(draws: NDArray[np.float64], confidence: float) -> tuple[float, float]:
     """Percentiles of the replicas that are defined; NaN where fewer than half are."""
     defined = draws[np.isfinite(draws)]
     if not len(defined) or 2 * len(defined) < len(draws):

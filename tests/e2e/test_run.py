@@ -1,5 +1,6 @@
 """The command as a person types it, in a process of its own."""
 
+import csv
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from raylab.report import several
 from raylab.results import load, statuses
 
 TINY = ["debug=tiny", "cluster=inline", "progress=plain"]
@@ -189,6 +191,11 @@ def test_a_metric_from_outside_the_package(tmp_path):
     measured = [float(row["gini"]) for row in rows(tmp_path).values() if row["layer"] != "None"]
     assert len(measured) == ROWS - 2 and all(0 < value < 1 for value in measured)
     assert "gini" in (tmp_path / "out" / "report.html").read_text()
+    page = several.write(tmp_path).read_text()  # over all experiments in a folder: here, one
+    assert "out/report.html" in page and '<td class="" data-name="metric">gini</td>' in page
+    with (tmp_path / "out" / "scoreboard.csv").open() as file:
+        kinds = {row["metric"]: row["kind"] for row in csv.DictReader(file)}
+    assert (kinds["gini"], kinds["alpha"], kinds["linear_cka"]) == ("own", "data-free", "data-based")
 
 
 @pytest.mark.cluster

@@ -69,7 +69,7 @@ def test_page_stands_alone(finished, page):
     assert all(link.startswith("#") or (finished / link).exists() for link in page.links)
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
-    assert len(list((finished / "figures").iterdir())) == 10
+    assert len(list((finished / "figures").iterdir())) == 12
 
 
 def test_error_text_is_escaped(tmp_path):
