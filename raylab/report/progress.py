@@ -84,6 +84,10 @@ class Progress:
         self._count.failed += result.status == "failed"
         self._say_if_due()
 
+    def drop(self, trials: int) -> None:
+        """So many trials will not be run after all."""
+        self._count.total -= trials
+
     def say(self, text: str) -> None:
         """A line that stays, above the bar."""
         if self._kind != "none":
