@@ -131,13 +131,13 @@ def _search(plain: Sequence[str], extra_dir: str | None, over: Space) -> Plan:
     tune.search = tune.search or ("grid" if listable else "random")
     settings["tune"] |= {"search": tune.search, "space": {key: str(each) for key, each in over.items()}}
     experiment = experiments.build(config)
+    _refuse_unranked(config, experiment, scheduled=True)
+    _one_group(experiment, over)
     columns = dict(experiment.columns)
     for probe in probes[1:]:
         other = experiments.build(configuration.compose([*plain, *_words(probe)], extra_dir)[0])
         _one_group(other, over)
         columns |= other.columns
-    _refuse_unranked(config, experiment, scheduled=True)
-    _one_group(experiment, over)
     listed = space.grid(over) if tune.search == "grid" else []
     if tune.search == "random":
         listed = space.randomly(over, tune.samples, config.seed)

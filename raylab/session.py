@@ -194,7 +194,8 @@ def farewell(
         console.print(table)
     for finding in () if shown else html.findings(results, correlations):
         console.print(f"- {finding}", highlight=False, markup=False)
-    console.print()
+    if not shown:
+        console.print()
     held = target.of(results)
     plain = "SELECT model, layer, N, M, alpha, D FROM trials WHERE status = 'ok' ORDER BY D DESC"
     if held:

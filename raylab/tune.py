@@ -95,6 +95,7 @@ def run(plan: Plan, command: str) -> int:
             driver = _Driver(plan, rows, display)
             if again or not _over(plan, home, rows, trials):
                 _work(plan, home, rows, driver)
+                driver.settle(info["planned"])
         if _over(plan, home, rows, trials) and plan.is_search:  # of what was stopped early, no more is missing
             sink.write_run_info(folder, info | {"planned": len(rows.status)})
     table = searched.read_samples(folder) if plan.is_search else None
@@ -182,6 +183,7 @@ class _Driver:
     def __init__(self, plan: Plan, rows: sink.ParquetSink, display: progress.Progress) -> None:
         self._plan, self._rows, self._display = plan, rows, display
         self._trials: dict[str, Sequence[Trial]] = {}
+        self._dropped = 0
         self.first_error: str | None = None
 
     def planned(self, params: Mapping[str, Any], trials: Sequence[Trial]) -> None:
@@ -202,11 +204,17 @@ class _Driver:
         missing = [trial for trial in self._trials.get(_name(params), ()) if trial.id not in self._rows.status]
         if error is None:
             self._display.drop(len(missing))
+            self._dropped += len(missing)
         else:
             self.rows([TrialResult(trial, "failed", {}, error=error) for trial in missing])
             self.first_error = self.first_error or error
+        self._rows.flush()  # before Tune's state says that the sample is over: it would not be worked again
         if isinstance(self._plan.open, Samples):
             self._display.say(_line(self._plan, self._plan.open, params, last, error))
+
+    def settle(self, planned: int) -> None:
+        """All is over: what earlier sessions stopped early is not to be run either."""
+        self._display.drop(planned - self._dropped - len(self._rows.status))
 
     def tick(self) -> None:
         """Commit rows that are due."""
@@ -222,11 +230,13 @@ def _line(plan: Plan, opened: Samples, params: Mapping[str, Any], last: Mapping[
     values = ", ".join(f"{key.rpartition('.')[2]}={_short(text)}" for key, text in opened.sample(params).items())
     if error is not None:
         return f"  {values}: failed, {error.strip().splitlines()[-1]}"
-    metric = plan.config.tune.metric
-    percent = " %" if metric in shown.PERCENT else ""
-    after = f" after {last['epoch']:g} epochs" if "epoch" in last else ""
-    stopped = ", stopped early" if last.get("epochs_left") else ""
-    return f"  {values}: {metric} {shown.shown(last.get(metric), metric)}{percent}{after}{stopped}"
+    metric, left = plan.config.tune.metric, int(last.get("epochs_left") or 0)
+    told = f"{metric} {shown.shown(last.get(metric), metric)}{' %' if metric in shown.PERCENT else ''}"
+    if "epoch" not in last:
+        return f"  {values}: {told}"
+    epoch = int(last["epoch"])
+    after = f"stopped after epoch {epoch} of {epoch + left}" if left else f"{epoch} epochs"
+    return f"  {values}: {told}, {after}"
 
 
 def _short(text: str) -> str:

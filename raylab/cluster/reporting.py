@@ -136,7 +136,7 @@ class _Reporter:
             self._tell(over=not epoch)
 
     def close(self, pending: Sequence[Trial], error: str) -> None:
-        """Tell the rest. Trials that gave nothing have failed, for the reason given. Raises SampleError if any failed."""
+        """Tell the rest. Trials that gave nothing have failed, for that reason. Raises SampleError if any failed."""
         self._tell(over=False)
         lost = {trial for trials in self._open for trial in trials}
         rows = [TrialResult(trial, "failed", {}, error=error) for trial in pending if trial.id in lost]

@@ -91,7 +91,7 @@ class Progress:
     def say(self, text: str) -> None:
         """A line that stays, above the bar."""
         if self._kind != "none":
-            self._console.print(text, highlight=False, markup=False)
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """End the display with one line that stays. May be called twice."""
