@@ -9,7 +9,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from numbers import Real
 from pathlib import Path
@@ -178,7 +178,8 @@ class _Reporter:
             return
         with tempfile.TemporaryDirectory(prefix="raylab-") as copy:
             for path in kept:
-                shutil.copyfile(path, Path(copy) / path.name)
+                with suppress(FileNotFoundError):  # an equal sample has gone on, and needs it no more
+                    shutil.copyfile(path, Path(copy) / path.name)
             said = {"session": self._session, "trials": self._reported}
             (Path(copy) / REPORTED).write_text(json.dumps(said))
             yield Checkpoint.from_directory(copy)
