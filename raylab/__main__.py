@@ -2,6 +2,7 @@
 
 raylab analyze MODEL        the spectral metrics of one model on the terminal
 raylab run KEY=VALUE ...    an experiment, with a results folder and a report (`run` may be left out)
+raylab tune KEY=SWEEP ...   a search or sweep with Ray Tune over an experiment that trains
 raylab query RESULTS SQL    rows of a results folder
 raylab report RESULTS       its report anew
 """
@@ -17,6 +18,7 @@ from raylab.registry import suggest
 COMMANDS = {
     "analyze": "raylab.terminal",
     "run": "raylab.run",
+    "tune": "raylab.tune",
     "query": "raylab.results.query",
     "report": "raylab.report.__main__",
 }

@@ -5,17 +5,17 @@ With run.py the only user of Hydra. A typo in a key or a value of the wrong type
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from raylab import unread
+from raylab import checks, unread
 from raylab.errors import UserError
 from raylab.models.sources import label
 from raylab.registry import suggest
+from raylab.space import Choice, Dimension, Interval
 from raylab.types import ORIGINAL, PLAIN_SGD, Budget, Recipe, SpectralOptions, digest
 
 
@@ -34,6 +34,25 @@ class ClusterConfig:
     # shared memory for weights on their way, beside that of model and data themselves, when address is "local"
     object_store_gb: float = 0.5
     retries: int = 3  # of a task whose worker or node died
+
+
+@dataclass(kw_only=True)
+class TuneConfig:
+    """What `python -m raylab.tune` searches, and how; raylab.run reads none of it."""
+
+    # key of the config -> what it is searched over, in Hydra's words: "tag(log,interval(1e-3,1e-1))", "choice(16,32)".
+    # A command line says the same as key=interval(...), and wins.
+    space: dict[str, Any] = field(default_factory=dict)
+    search: str | None = (
+        None  # "grid", "random", "optuna"; null: a grid where every key has a list of values, or random
+    )
+    samples: int = 20  # of a search that is not a grid
+    scheduler: str = "none"  # "asha" stops samples that fall behind, at epochs grace, grace x reduction, ...
+    grace: int = 1  # epochs that each sample is given
+    reduction: int = 3  # at such an epoch the best 1 / reduction of the samples seen there go on
+    metric: str = "accuracy"  # column of the whole model's row that samples are ranked by
+    mode: str = "max"  # or "min", such as of loss
+    max_concurrent: int | None = None  # samples at a time; null: as many as there is room for
 
 
 @dataclass(kw_only=True)
@@ -65,6 +84,7 @@ class Config:
     metrics: list[str] = field(default_factory=lambda: ["standard", "marchenko_pastur", "randomized"])
     spectral: SpectralOptions = field(default_factory=SpectralOptions)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tune: TuneConfig = field(default_factory=TuneConfig)
 
 
 LONGEST_LABEL = 80  # characters of a results folder named after its models
@@ -86,11 +106,17 @@ _INCIDENTAL = (
     "data",
     "spectral.device",
     "model.download",
+    "tune.max_concurrent",
 )
 
 
 def answer_digest(config: dict[str, Any], identity: Mapping[str, str]) -> str:
     """Digest of everything that changes an answer: of a config, and what an experiment says of itself."""
+    return digest([_without(config, (*_INCIDENTAL, "tune")), dict(identity)])
+
+
+def study_digest(config: dict[str, Any], identity: Mapping[str, str]) -> str:
+    """Digest of an answer, how much of it is asked for, and how it is searched."""
     return digest([_without(config, _INCIDENTAL), dict(identity)])
 
 
@@ -154,9 +180,50 @@ def compose(overrides: Sequence[str], extra_dir: str | None = None) -> tuple[Con
     settings: dict[str, Any] = {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}
     _refuse_extra(settings)
     assert isinstance(config, Config)
-    _check(config)
+    checks.check(config)
     unread.refuse(config.kind, overrides, settings, lambda words: compose(words, extra_dir)[1])
     return config, settings
+
+
+def searched(overrides: Sequence[str]) -> tuple[list[str], dict[str, Dimension]]:
+    """The overrides that give one value, and what the others search: key=choice(...), range(...), interval(...), a,b.
+
+    Raises UserError for what cannot be read, and what no search could use.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    plain, space = [], {}
+    for word in overrides:
+        try:
+            override = OverridesParser.create().parse_override(word)
+        except HydraException:  # a model's place, which compose will quote, or what it will explain
+            plain.append(word)
+            continue
+        if override.is_sweep_override():
+            space[override.get_key_element()] = _dimension(override, word)
+        else:
+            plain.append(word)
+    return plain, space
+
+
+def _dimension(override: Any, word: str) -> Dimension:
+    """Hydra's sweep as plain data."""
+    sweep = override.value()
+    if unknown := sorted(getattr(sweep, "tags", set()) - {"log"}):
+        raise UserError(f"{word}: the tag '{unknown[0]}' means nothing here; tag(log,interval(...)) is known.")
+    if override.is_interval_sweep():
+        low, high = sweep.start, sweep.end
+        log, whole = "log" in sweep.tags, isinstance(low, int) and isinstance(high, int)
+        if not low < high or (log and low <= 0):
+            raise UserError(f"{word}: an interval goes up{', and its logarithm from above 0' if log else ''}.")
+        return Interval(low, high, log, whole)
+    if not hasattr(sweep, "shuffle") or sweep.tags or sweep.shuffle:  # a glob over file names has none of it
+        raise UserError(f"{word}: write key=choice(a,b), key=range(0,10) or key=tag(log,interval(1e-3,1e-1)).")
+    texts = tuple(dict.fromkeys(override.sweep_string_iterator()))
+    if not texts:
+        raise UserError(f"{word} has no values.")
+    return Choice(texts)
 
 
 def _with_source(overrides: Sequence[str]) -> list[str]:
@@ -197,70 +264,12 @@ def _quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
-def _check(config: Config) -> None:
-    """What types cannot say."""
-    positive = {"models": config.models, "stack": config.stack, "draws": config.draws, "batch_size": config.batch_size}
-    positive |= {"train.epochs": config.train.epochs, "train.batch_size": config.train.batch_size}
-    for key, value in positive.items():
-        if value < 1:
-            raise UserError(f"{key}={value} must be at least 1.")
-    if config.seed < 0:
-        raise UserError(f"seed={config.seed} must not be negative.")
-    _check_recipe(config.train)
-    _check_cluster(config.cluster)
-    _check_activations(config.activations)
-    if config.precision == "tf32" and config.cluster.backend == "threads":
-        raise UserError("precision=tf32 is for a whole process, which cluster=threads shares: leave out one of them.")
-    choices = {
-        "cluster.backend": (config.cluster.backend, ("ray", "threads", "inline")),
-        "precision": (config.precision, ("float32", "tf32", "bfloat16", "float16")),
-        "biases": (config.biases, ("replaced", "kept")),
-        "progress": (config.progress, ("auto", "rich", "plain", "none")),
-        "train.optimizer": (config.train.optimizer, ("sgd", "adamw")),
-        "train.schedule": (config.train.schedule, ("constant", "cosine")),
-        "train.augmentation": (config.train.augmentation, ("none", "crop", "crop_flip")),
-    }
-    for key, (value, known) in choices.items():
-        if value not in known:
-            raise UserError(f"{key}={value} is not known.{suggest(value, known)}")
-
-
-def _check_recipe(recipe: Recipe) -> None:
-    if not 0 <= recipe.warmup <= recipe.epochs:
-        raise UserError(f"train.warmup={recipe.warmup:g} must be between 0 and train.epochs={recipe.epochs}.")
-    if not 0 <= recipe.label_smoothing < 1:
-        raise UserError(f"train.label_smoothing={recipe.label_smoothing:g} must be at least 0 and below 1.")
-    if recipe.optimizer == "adamw" and recipe.momentum:
-        raise UserError(
-            f"train.momentum={recipe.momentum:g} is for train.optimizer=sgd, and adamw would not read it: leave it out."
-        )
-
-
-def _check_activations(budget: Budget) -> None:
-    for key in ("gpu_gb", "host_gb"):
-        if getattr(budget, key) < 0:
-            raise UserError(f"activations.{key}={getattr(budget, key):g} must be at least 0.")
-    if budget.folder is not None and not Path(budget.folder).is_dir():
-        raise UserError(f"activations.folder={budget.folder} is no folder: make it, or leave it out.")
-
-
-def _check_cluster(cluster: ClusterConfig) -> None:
-    most = 4 * max(2, os.cpu_count() or 1)
-    if cluster.workers is not None and not 1 <= cluster.workers <= most:
-        raise UserError(f"cluster.workers={cluster.workers} must be between 1 and {most} on this machine, or null.")
-    if cluster.eigen_actors is not None and cluster.eigen_actors < 1:
-        raise UserError(f"cluster.eigen_actors={cluster.eigen_actors} must be at least 1, or null.")
-    if cluster.cpus_per_worker <= 0:
-        raise UserError(f"cluster.cpus_per_worker={cluster.cpus_per_worker:g} must be more than 0, such as 1 or 0.5.")
-    least = {"gpus_per_worker": 0, "gpus_per_eigen_actor": 0, "retries": 0, "object_store_gb": 0.1}
-    for key, minimum in least.items():
-        if getattr(cluster, key) < minimum:
-            raise UserError(f"cluster.{key}={getattr(cluster, key):g} must be at least {minimum:g}.")
-
-
 def _explain(error: Exception) -> str:
     """Hydra's many lines, as one."""
     text = str(error)
+    if several := re.search(r"Ambiguous value for argument '(.+)'|Sweep parameters '(.+)' requires", text):
+        word = several[1] or several[2]
+        return f"{word} gives several values, which `python -m raylab.tune` tries: give one, or a list in brackets."
     if missing := re.search(r"Could not find '([^']+)/([^']+)'", text):
         group, name = missing.groups()
         return f"Unknown {group} '{name}'.{suggest(name, groups().get(group, []))}"
@@ -305,6 +314,7 @@ _SECTIONS: dict[str, Any] = {
     "train": Recipe,
     "spectral": SpectralOptions,
     "activations": Budget,
+    "tune": TuneConfig,
 }
 
 

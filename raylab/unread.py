@@ -51,6 +51,13 @@ def refuse(
             raise UserError(f"{word} is for kind={reader} ({what}), and kind={kind} would not read it.")
 
 
+def refuse_tuning(overrides: Sequence[str]) -> None:
+    """Raise UserError for a key that says how a search is done, where nothing is searched."""
+    for word in overrides:
+        if _section(word) == "tune":
+            raise UserError(f"{word} is for `python -m raylab.tune`, and raylab.run would not read it.")
+
+
 def _section(override: str) -> str:
     """The section of the config that an override is about."""
     return override.partition("=")[0].lstrip("+~").partition(".")[0]

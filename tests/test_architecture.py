@@ -27,7 +27,7 @@ def test_nothing_points_up():
         ("raylab.spectral, raylab.layers", ("torch", "ray", "cupy", "hydra", "pyarrow", "matplotlib")),
         ("raylab.models.sources", ("torch", "ray", "timm", "transformers", "huggingface_hub", "pyarrow", "scipy")),
         ("raylab.report", ("torch", "ray", "cupy", "hydra")),
-        ("raylab.run", ("torch", "ray", "cupy", "matplotlib", "torchvision", "timm", "transformers")),
+        ("raylab.run, raylab.tune", ("torch", "ray", "cupy", "matplotlib", "torchvision", "timm", "transformers")),
     ],
 )
 def test_an_import_stays_light(modules, heavy):

@@ -84,10 +84,14 @@ class Progress:
         self._count.failed += result.status == "failed"
         self._say_if_due()
 
+    def drop(self, trials: int) -> None:
+        """So many trials will not be run after all."""
+        self._count.total -= trials
+
     def say(self, text: str) -> None:
         """A line that stays, above the bar."""
         if self._kind != "none":
-            self._console.print(text, highlight=False, markup=False)
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """End the display with one line that stays. May be called twice."""

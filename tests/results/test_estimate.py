@@ -57,9 +57,9 @@ def test_a_folder_of_rows_gives_the_work_of_the_trials_it_lacks(tmp_path):
 
 
 def test_the_plan_says_what_is_left_only_where_rows_are(tmp_path):
-    from raylab.run import _work_left
+    from raylab.session import work_left
 
     folder, plan = made_up.folder(tmp_path / "rows", models=2, share=0.5), made_up.trials(2)
-    said = _work_left(folder, plan[25:])
+    said = work_left(folder, plan[25:])
     assert set(said) == {"left"} and said["left"].endswith("of work, by the seconds of 25 rows already there")
-    assert _work_left(tmp_path / "nowhere", plan) == {} and _work_left(folder, []) == {}
+    assert work_left(tmp_path / "nowhere", plan) == {} and work_left(folder, []) == {}

@@ -1,0 +1,208 @@
+"""One sample or group, worked in a process of Ray Tune's: what comes of each epoch is reported with a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from numbers import Real
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ray import tune
+from ray.tune import Checkpoint
+
+from raylab.errors import UserError
+from raylab.types import Experiment, Group, Outcome, Trial, TrialResult, Value
+
+OUTCOMES_AT_ONCE = 16  # measured together
+TICK_SECONDS = 2.0  # rows wait at most so long for the end of their epoch
+ROWS, PLAN, FAILED = "raylab_rows", "raylab_plan", "raylab_failed"  # on their way to the driver in Tune's results
+EPOCH, LEFT = "epoch", "epochs_left"
+REPORTED = ".reported.json"  # in a checkpoint of Tune's: what the driver has heard of
+
+# Epoch and metric of each whole model's trial that has a row; empty for other trials that have one.
+Known = Mapping[str, Mapping[str, float]]
+Open = Callable[[Mapping[str, Any]], "tuple[Experiment, Group, Mapping[str, Value]]"]
+
+
+class SampleError(Exception):
+    """A sample whose rows failed: the message is the first error."""
+
+
+def work(params: dict[str, Any], *, open_: Open, known: Known, metric: str, session: str) -> None:
+    """One sample, in a process of Tune's."""
+    told: dict[str, Any] = {metric: float("nan")}
+    experiment, group, values = _opened(params, open_, told)
+    reporter = _Reporter(experiment, group, values, metric, session)
+    known = {**known, **reporter.resume()}
+    tune.report({**told, PLAN: group, LEFT: reporter.epochs})
+    reporter.replay(known)
+    pending = tuple(trial for trial in group if trial.id not in known)
+    try:
+        if pending:
+            for outcome in experiment.run(pending):
+                reporter.take(outcome)
+        error = "the worker ended without a result for this trial"
+    except Exception:
+        error = traceback.format_exc()
+    finally:
+        experiment.release()
+    reporter.close(pending, error)
+
+
+def _opened(
+    params: Mapping[str, Any], open_: Open, told: Mapping[str, Any]
+) -> tuple[Experiment, Group, Mapping[str, Value]]:
+    try:
+        return open_(params)
+    except UserError as error:
+        _give_up(told, str(error))
+    except Exception:
+        _give_up(told, traceback.format_exc())
+
+
+def _give_up(last: Mapping[str, Any], error: str) -> NoReturn:
+    tune.report({**last, FAILED: error})
+    raise SampleError(error)
+
+
+class _Reporter:
+    """Outcomes of a group to results of Tune, one an epoch, with their rows and a checkpoint."""
+
+    def __init__(
+        self, experiment: Experiment, group: Group, values: Mapping[str, Value], metric: str, session: str
+    ) -> None:
+        self._experiment, self._values, self._metric, self._session = experiment, values, metric, session
+        self._open = [{trial.id for trial in chunk} for chunk in epochs(group)]
+        self._epoch_of = {trial.id: place for place, chunk in enumerate(epochs(group)) for trial in chunk}
+        self._whole = {trial.id for trial in group if trial.layer is None}
+        self._weights = {trial.checkpoint for trial in group}
+        self._last: dict[str, Any] = {metric: float("nan")}
+        self._reported: dict[str, dict[str, float]] = {}
+        self._waiting: list[Outcome] = []
+        self._since = time.monotonic()
+        self._error: str | None = None
+
+    @property
+    def epochs(self) -> int:
+        """How many are not over."""
+        return sum(map(bool, self._open))
+
+    def resume(self) -> Known:
+        """Take over Tune's checkpoint, if there is one; what this driver has heard of before the worker was lost."""
+        checkpoint = tune.get_checkpoint()
+        folder = _folder(self._experiment)
+        if checkpoint is None or folder is None:
+            return {}
+        with checkpoint.as_directory() as kept:
+            for file in Path(kept).iterdir():
+                if file.name != REPORTED and not (folder / file.name).exists():
+                    folder.mkdir(parents=True, exist_ok=True)
+                    temporary = folder / f".{file.name}.{os.getpid()}.tmp"
+                    shutil.copyfile(file, temporary)
+                    temporary.replace(folder / file.name)
+            said = json.loads((Path(kept) / REPORTED).read_text())
+        # Another driver has heard of it, and was perhaps killed before the rows were on disk.
+        self._reported = said["trials"] if said["session"] == self._session else {}
+        return self._reported
+
+    def replay(self, known: Known) -> None:
+        """Tell Tune of the epochs that have rows."""
+        for place, trials in enumerate(self._open):
+            if not trials <= known.keys():
+                break
+            for trial in trials:
+                self._note(known[trial])
+            self._open[place] = set()
+            tune.report({**self._last, LEFT: self.epochs})
+        for trials in self._open:
+            trials -= known.keys()
+
+    def take(self, outcome: Outcome) -> None:
+        """One more outcome; told at the end of its epoch, or when it has waited."""
+        self._waiting.append(outcome)
+        trial = outcome.result.trial.id
+        epoch = self._open[self._epoch_of[trial]] if trial in self._epoch_of else set()
+        epoch.discard(trial)
+        due = len(self._waiting) >= OUTCOMES_AT_ONCE or time.monotonic() - self._since > TICK_SECONDS
+        if not epoch or due:
+            self._tell(over=not epoch)
+
+    def close(self, pending: Sequence[Trial], error: str) -> None:
+        """Tell the rest. Trials that gave nothing have failed, for that reason. Raises SampleError if any failed."""
+        self._tell(over=False)
+        lost = {trial for trials in self._open for trial in trials}
+        rows = [TrialResult(trial, "failed", {}, error=error) for trial in pending if trial.id in lost]
+        self._error = self._error or (error if rows else None)
+        if self._error:
+            _give_up({**self._last, LEFT: self.epochs, ROWS: self._labelled(rows)}, self._error)
+
+    def _tell(self, over: bool) -> None:
+        outcomes, self._waiting, self._since = self._waiting, [], time.monotonic()
+        if not outcomes:
+            return
+        results = self._labelled(self._experiment.measure(outcomes))
+        for result in results:
+            if result.status == "failed":
+                self._error = self._error or result.error or "no reason given"
+                continue
+            mine = _numbers(result.values, (EPOCH, self._metric)) if result.trial.id in self._whole else {}
+            self._reported[result.trial.id] = mine
+            self._note(mine)
+        partial = {key: value for key, value in self._last.items() if over or key != EPOCH}
+        told = {**partial, LEFT: self.epochs, ROWS: results}
+        with self._checkpoint(over) as checkpoint:
+            tune.report(told, checkpoint=checkpoint)
+
+    def _note(self, numbers: Mapping[str, float]) -> None:
+        self._last |= numbers
+
+    def _labelled(self, results: Sequence[TrialResult]) -> list[TrialResult]:
+        return [replace(result, values={**result.values, **self._values}) for result in results]
+
+    @contextmanager
+    def _checkpoint(self, over: bool) -> Iterator[Any]:
+        """The files that the experiment keeps of these weights, for a worker that may not see this disk."""
+        folder = _folder(self._experiment)
+        there = folder.iterdir() if folder and folder.is_dir() else ()
+        kept = [path for path in there if path.name.startswith(tuple(self._weights))]
+        if not over or not kept:
+            yield None
+            return
+        with tempfile.TemporaryDirectory(prefix="raylab-") as copy:
+            for path in kept:
+                with suppress(FileNotFoundError):  # an equal sample has gone on, and needs it no more
+                    shutil.copyfile(path, Path(copy) / path.name)
+            said = {"session": self._session, "trials": self._reported}
+            (Path(copy) / REPORTED).write_text(json.dumps(said))
+            yield Checkpoint.from_directory(copy)
+
+
+def epochs(group: Group) -> list[Group]:
+    """The trials of a model, an epoch each: from one of the whole model up to the next, or after one up to the next."""
+    chunks: list[list[Trial]] = [[]]
+    first = bool(group) and group[0].layer is None
+    for trial in group:
+        if first and trial.layer is None and chunks[-1]:
+            chunks.append([])
+        chunks[-1].append(trial)
+        if not first and trial.layer is None:
+            chunks.append([])
+    return [tuple(chunk) for chunk in chunks if chunk]
+
+
+def _folder(experiment: Experiment) -> Path | None:
+    """Where an experiment keeps what it goes on from; None where it keeps nothing, or has not yet."""
+    checkpoints = getattr(experiment, "checkpoints", None)
+    return Path(checkpoints.folder) if checkpoints is not None else None
+
+
+def _numbers(values: Mapping[str, Value], names: Sequence[str]) -> dict[str, float]:
+    return {name: float(value) for name in names if isinstance(value := values.get(name), Real)}

@@ -1,0 +1,247 @@
+"""Samples of a search, or the groups of a sweep, as trials of Ray Tune: rows stream to the driver as epochs end.
+
+What has a row is told to Tune again and not worked again (`known`): a search that was killed goes on from its rows, and
+Tune's own state says which samples there are and which of them were stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+from ray import tune
+from ray.tune import Callback
+from ray.tune.schedulers import AsyncHyperBandScheduler
+
+from raylab.cluster.reporting import EPOCH, FAILED, PLAN, ROWS, Known, Open, work
+from raylab.space import Interval, Space
+from raylab.types import Trial, TrialResult
+
+JOB = "job"  # the parameter of a search whose samples are listed
+NO_EPOCHS = 10**6  # ASHA's largest epoch: training ends by itself
+
+
+class Listener(Protocol):
+    """Who takes what comes of a search, on the driver."""
+
+    def planned(self, params: Mapping[str, Any], trials: Sequence[Trial]) -> None:
+        """A sample begins: the trials it will give rows for."""
+        ...
+
+    def rows(self, results: Sequence[TrialResult]) -> None:
+        """Finished rows."""
+        ...
+
+    def ended(self, params: Mapping[str, Any], last: Mapping[str, Any], error: str | None) -> None:
+        """A sample is over. error: what its worker died of, or None."""
+        ...
+
+    def tick(self) -> None:
+        """Called several times a second."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What Tune is asked for."""
+
+    folder: Path  # where Tune keeps its state
+    open: Open  # parameters -> experiment, the one group, columns of its rows. Picklable
+    jobs: Sequence[int] | None  # parameters {"job": number}, or None: optuna chooses from `space`
+    space: Space
+    samples: int
+    seed: int
+    metric: str
+    mode: str
+    asha: tuple[int, int] | None  # grace [epochs] and reduction factor; None: none is stopped
+    max_concurrent: int | None
+    cpus: float
+    gpus: float
+    retries: int
+
+
+class Ended:
+    """What Tune knows of a sample in the end."""
+
+    def __init__(self, result: Any) -> None:
+        self.params: Mapping[str, Any] = result.config or {}
+        self.last: Mapping[str, Any] = result.metrics or {}
+        self.failed = result.error is not None
+
+
+def run(search: Search, known: Known, listener: Listener) -> list[Ended]:
+    """Search, or go on with a search that was broken off. Ray must be up. Returns every sample, of all sessions."""
+    session = os.urandom(8).hex()
+    shared = tune.with_parameters(work, open_=search.open, known=known, metric=search.metric, session=session)
+    resources = {"cpu": search.cpus, "gpu": search.gpus}
+    trainable = tune.with_resources(shared, resources)
+    with _listening(_Relay(listener, search.retries)) as relay:
+        if tune.Tuner.can_restore(search.folder):
+            tuner = tune.Tuner.restore(
+                str(search.folder), trainable, restart_errored=True, param_space=_param_space(search)
+            )
+        else:
+            tuner = _tuner(search, trainable, relay)
+        return [Ended(result) for result in tuner.fit()]
+
+
+def _tuner(search: Search, trainable: Any, relay: Callback) -> Any:
+    scheduler = None
+    search.folder.mkdir(parents=True, exist_ok=True)
+    if search.asha:
+        grace, reduction = search.asha
+        scheduler = _Halving(
+            memory=str(search.folder / "rungs.jsonl"),
+            time_attr=EPOCH,
+            max_t=NO_EPOCHS,
+            grace_period=grace,
+            reduction_factor=reduction,
+            stop_last_trials=False,
+        )
+    config = tune.TuneConfig(
+        metric=search.metric,
+        mode=search.mode,
+        scheduler=scheduler,
+        search_alg=_optuna(search) if search.jobs is None else None,
+        num_samples=search.samples if search.jobs is None else 1,
+        max_concurrent_trials=search.max_concurrent,
+        reuse_actors=True,  # a new process would import torch anew for every sample
+        trial_name_creator=lambda trial: trial.trial_id,
+        trial_dirname_creator=lambda trial: trial.trial_id,
+    )
+    run_config = tune.RunConfig(
+        name=search.folder.name,
+        storage_path=str(search.folder.parent.absolute()),
+        callbacks=[relay],
+        verbose=0,
+        failure_config=tune.FailureConfig(max_failures=search.retries),
+        checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+    )
+    return tune.Tuner(trainable, param_space=_param_space(search), tune_config=config, run_config=run_config)
+
+
+def _param_space(search: Search) -> dict[str, Any]:
+    return {} if search.jobs is None else {JOB: tune.grid_search(list(search.jobs))}
+
+
+def _optuna(search: Search) -> Any:
+    """Optuna's TPE. One sample at a time, the same seed gives the same samples."""
+    import optuna
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    def distribution(of: Any) -> Any:
+        if not isinstance(of, Interval):
+            return optuna.distributions.CategoricalDistribution(of.values())
+        if of.whole:
+            return optuna.distributions.IntDistribution(int(of.low), int(of.high), log=of.log)
+        return optuna.distributions.FloatDistribution(of.low, of.high, log=of.log)
+
+    return OptunaSearch(
+        {key: distribution(each) for key, each in search.space.items()},
+        metric=search.metric,
+        mode=search.mode,
+        sampler=optuna.samplers.TPESampler(seed=search.seed % 2**32),
+    )
+
+
+class _Halving(AsyncHyperBandScheduler):
+    """ASHA that keeps what it has seen in a file: Tune's own state leaves the scheduler out, and after a restore the
+    rungs would be empty, so that late samples are never compared with early ones."""
+
+    def __init__(self, memory: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._memory = Path(memory)
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        taken = super().set_search_properties(metric, mode, **spec)
+        lines = self._memory.read_text().splitlines() if self._memory.exists() else []
+        for line in lines:
+            if line.endswith("}"):  # the last one may be cut off
+                seen = json.loads(line)
+                trial: Any = SimpleNamespace(trial_id=seen["trial"])
+                self._brackets[0].on_result(trial, seen["epoch"], self._metric_op * seen["value"])
+        return taken
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if EPOCH in result:
+            seen = {"trial": trial.trial_id, "epoch": result[EPOCH], "value": result[str(self._metric)]}
+            with self._memory.open("a") as file:
+                file.write(json.dumps(seen) + "\n")
+        return super().on_trial_result(tune_controller, trial, result)
+
+
+class _Relay(Callback):
+    """Hands what Tune hears on to the listener of this process."""
+
+    def __init__(self, listener: Listener, retries: int) -> None:
+        self._listener, self._retries = listener, retries
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._listener.tick()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        trial.max_failures = self._retries
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        # Taken out: Tune keeps the last result of every sample in its state, which it writes all the time.
+        plan = result.pop(PLAN, None)
+        if plan is not None:
+            self._listener.planned(trial.config, plan)
+        self._listener.rows(result.pop(ROWS, ()))
+        if result.get(FAILED):
+            trial.max_failures = 0  # what raises would raise again; a worker that died is tried again
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._listener.ended(trial.config, trial.last_result or {}, None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        last = trial.last_result or {}
+        self._listener.ended(trial.config, last, last.get(FAILED) or _why(trial))
+
+    def __reduce__(self) -> Any:
+        # Tune pickles its callbacks; one that comes back is whoever listens then.
+        return _current, ()
+
+
+def _why(trial: Any) -> str:
+    error = trial.get_pickled_error() if trial.pickled_error_file else None
+    return str(error or "its worker died").strip()
+
+
+_now: list[_Relay] = []
+
+
+def _current() -> _Relay:
+    return _now[-1]
+
+
+@contextmanager
+def _listening(relay: _Relay) -> Iterator[_Relay]:
+    """Tune as a part of raylab: silent, its folders to itself, Ctrl-C ours."""
+    import logging
+
+    os.environ |= {
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # result.json, progress.csv and TensorBoard beside our rows
+        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_GLOBAL_CHECKPOINT_S": "1",  # rows are committed every two seconds: a sample's state comes first
+        "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+        "RAY_AIR_NEW_OUTPUT": "0",  # which prints even where it is told to be silent
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths are those of the command
+    }
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    _now.append(relay)
+    try:
+        yield relay
+    finally:
+        _now.remove(relay)

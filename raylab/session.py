@@ -1,0 +1,205 @@
+"""What the commands that fill a results folder share: how they are started, refused, recorded, ended."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+
+from raylab import config as configuration
+from raylab.cluster import provenance
+from raylab.errors import UserError
+from raylab.report import progress, tables
+from raylab.results import estimate, load, sink
+from raylab.results import schema as schemas
+from raylab.results.text import TextTable
+from raylab.types import Experiment, Trial
+
+EXIT_OK, EXIT_FAILED_ROWS, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+CONFIG_DIR = "--config-dir"
+FLUSH_ROWS, FLUSH_SECONDS = 1000, 2.0  # a kill -9 costs at most so many rows, which are then run again
+
+
+def main(
+    module: str,
+    argv: Sequence[str] | None,
+    usage: Callable[[], str],
+    go: Callable[[list[str], str | None, str], int],
+) -> int:
+    """A command, whatever becomes of it. Returns its exit code.
+
+    go: takes the overrides, the folder of --config-dir, and the command as it can be typed again.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(arguments):
+        print(usage())
+        return EXIT_OK
+    # A console script does not put the working directory on the path, `python -m` does: my_lab.py is found from both.
+    sys.path[:] = dict.fromkeys([str(Path.cwd()), *sys.path])
+    typed = command(module, *arguments)
+    try:
+        with terminate_as_interrupt():
+            return go(*read(arguments), typed)
+    except UserError as error:
+        print(f"raylab: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("\nInterrupted. Finished trials are kept; the same command goes on from here:", file=sys.stderr)
+        print(f"  {typed}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def command(module: str, *arguments: str) -> str:
+    """A command to type, as this one was started."""
+    prefix = ["uv", "run"] if "UV_RUN_RECURSION_DEPTH" in os.environ else []
+    return shlex.join([*prefix, "python", "-m", module, *arguments])
+
+
+def read(arguments: Sequence[str]) -> tuple[list[str], str | None]:
+    """The overrides among the words of a command, and the folder of --config-dir."""
+    overrides, extra = list(arguments), None
+    if CONFIG_DIR in overrides:
+        at = overrides.index(CONFIG_DIR)
+        if at + 1 == len(overrides):
+            raise UserError(f"{CONFIG_DIR} needs a folder.")
+        extra = overrides[at + 1]
+        del overrides[at : at + 2]
+    for word in overrides:
+        if word.startswith("-"):
+            raise UserError(f"Unknown option '{word}'. Keys are written as key=value; --help shows them.")
+    return overrides, extra
+
+
+def refuse_another_study(folder: Path, settings: dict[str, Any], identity: dict[str, str]) -> None:
+    """Rows of two studies in one folder could not be told apart by who reads them."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"results={folder} is a file, not a folder: choose another.")
+    before = sink.read_run_info(folder)
+    if not before:
+        return
+    if not {"config", "identity"} <= before.keys():
+        raise UserError(f"{folder}/run.json is not one that raylab wrote: choose results=ANOTHER_FOLDER.")
+    changed = configuration.differences(before["config"], settings)
+    was = before["identity"]
+    changed += [
+        f"another version of {key}" for key in sorted(was.keys() | identity.keys()) if was.get(key) != identity.get(key)
+    ]
+    if changed:
+        more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
+        what = f"{'; '.join(changed[:3])}{more}"
+        raise UserError(f"{folder} holds another study ({what}): choose results=ANOTHER_FOLDER, or remove it.")
+
+
+def plan_table(experiment: Experiment, trials: Sequence[Trial], status: Mapping[str, str], folder: Path) -> TextTable:
+    """What is done and what is to do, as a table."""
+    done = {trial for trial, outcome in status.items() if outcome in sink.DONE}
+    pending = [trial for trial in trials if trial.id not in done]
+    work = {**experiment.work(pending), **work_left(folder, pending)}
+    plan = tables.Plan(
+        trials=trials,
+        done=done,
+        failed=status.keys() - done,
+        skipped=experiment.skipped,
+        work={**work, "results": str(folder)},
+    )
+    return tables.plan_table(plan)
+
+
+def work_left(folder: Path, pending: Sequence[Trial]) -> dict[str, str]:
+    """A note for the plan: seconds of work, by rows of earlier runs; nothing where there are none."""
+    found = estimate.of_folder(folder, pending)
+    if found is None:
+        return {}
+    rows = f"{found.rows:,} rows" if found.rows > 1 else "the one row"
+    return {"left": f"about {progress.duration(found.seconds)} of work, by the seconds of {rows} already there"}
+
+
+def schema(columns: Mapping[str, type]) -> pa.Schema:
+    """The schema of rows with an experiment's columns. Raises UserError for one that every row has already."""
+    ours = {**schemas.IDENTITY, **schemas.OUTCOME, **schemas.PROVENANCE}.keys() - {"device"}
+    if taken := ours & columns.keys():
+        raise UserError(f"A metric gives the column '{min(taken)}', which every row has already: rename it.")
+    return schemas.schema(columns)
+
+
+def run_info(settings: dict[str, Any], identity: dict[str, str], typed: str, planned: int) -> dict[str, Any]:
+    """What run.json keeps. typed: the command."""
+    return {
+        "config": settings,
+        "identity": identity,
+        "digest": configuration.answer_digest(settings, identity),
+        "command": typed,
+        "code": provenance.code_version(),
+        "versions": provenance.library_versions(),
+        "planned": planned,
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def common(info: dict[str, Any]) -> dict[str, Any]:
+    """The provenance that all rows of a run have in common."""
+    spectral = info["config"]["spectral"]
+    options = {key: spectral[key] for key in ("dtype", "small_sample", "threshold", "threshold_kind", "conv", "groups")}
+    options["split"] = "parts" if spectral["split"] else "whole"
+    started = datetime.fromisoformat(info["started_at"])
+    return {
+        "config": info["digest"],
+        "code": info["code"],
+        "versions": info["versions"],
+        "started_at": started,
+    } | options
+
+
+@contextmanager
+def terminate_as_interrupt() -> Iterator[None]:
+    """A polite kill ends a run as Ctrl-C does: rows are committed, workers stopped."""
+
+    def interrupt(number: int, frame: object) -> None:
+        for kind in handled:  # once is enough: a second one must not break off the committing of rows
+            signal.signal(kind, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    handled = [signal.SIGTERM, signal.SIGHUP]
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        handled.append(signal.SIGINT)
+    before = {kind: signal.signal(kind, interrupt) for kind in handled}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
+def farewell(
+    console: Console, folder: Path, first_error: str | None, shown: Sequence[TextTable] = (), query: str = ""
+) -> int:
+    """What came out, where it is, and what to type next. Returns the exit code.
+
+    shown: in place of the tables by layer; query: in place of the one that they suggest.
+    """
+    from raylab.report import html, views
+
+    view = views.of(load(folder))
+    for table in shown or view.summary():
+        console.print(table)
+    if not shown:
+        for finding in view.findings():
+            console.print(f"- {finding}", highlight=False, markup=False)
+        console.print()
+    typed = command("raylab.query", str(folder), query or " ".join(view.query.split()))
+    console.print(f"[bold]Report[/]  {html.write(folder, view)}", highlight=False, soft_wrap=True)
+    console.print(f"[bold]Next[/]    {typed}", highlight=False, soft_wrap=True)
+    if first_error is None:
+        return EXIT_OK
+    console.print("[bold red]Some rows failed.[/] The same command tries them again. The first error:")
+    console.print(first_error.rstrip(), highlight=False, markup=False, soft_wrap=True)
+    return EXIT_FAILED_ROWS

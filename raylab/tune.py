@@ -1,0 +1,297 @@
+"""`python -m raylab.tune [experiment=NAME] [KEY=choice(...)|range(...)|interval(...)] [tune.search=...] [...]`.
+
+A sweep or a search with Ray Tune, over any experiment of raylab that trains. The same command again goes on with what
+is unfinished; exit codes as those of raylab.run.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from rich.console import Console
+
+from raylab import config as configuration
+from raylab import samples, session
+from raylab.cluster import preflight
+from raylab.errors import UserError
+from raylab.report import progress
+from raylab.report import samples as shown
+from raylab.results import load, searched, sink, statuses
+from raylab.results.text import TextTable
+from raylab.samples import Plan, Samples
+from raylab.session import CONFIG_DIR, EXIT_OK, FLUSH_ROWS, FLUSH_SECONDS
+from raylab.types import Trial, TrialResult
+
+if TYPE_CHECKING:
+    from raylab.cluster.tuning import Ended, Known
+
+FINISHED = "finished"  # a file in Tune's folder of a search: nothing is left of it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code."""
+    return session.main("raylab.tune", argv, usage, _go)
+
+
+def usage() -> str:
+    """What `--help` prints."""
+    return "\n".join(
+        [
+            "usage: python -m raylab.tune [experiment=NAME] [KEY=SWEEP ...] [tune.KEY=VALUE ...] [KEY=VALUE ...]",
+            "",
+            "Without a SWEEP each model of the experiment is one trial of Ray Tune, and rows are those of raylab.run.",
+            "",
+            "what is searched, in Hydra's words; each sample is one model, and rows get a column a searched key",
+            "  KEY=a,b,c  KEY=choice(a,b)  KEY=choice([qr],[newton_schulz])  KEY=range(0,10)",
+            "  KEY=interval(0,0.9)  KEY=int(interval(16,64))  KEY=tag(log,interval(1e-3,1e-1))",
+            "",
+            "how (raylab/config.py says more)",
+            "  tune.search=grid|random|optuna  default: grid of lists of values, random where there is an interval",
+            "  tune.samples=20                 of random and optuna",
+            "  tune.scheduler=asha             stop samples that fall behind: tune.grace=1 (epochs for each),",
+            "                                  tune.reduction=3 (the best third goes on)",
+            "  tune.metric=accuracy  tune.mode=max  tune.max_concurrent=N",
+            "  seed=N                          also seeds the search. Grid and random try the same samples always;",
+            "                                  optuna with tune.max_concurrent=1, else it depends on who ends first",
+            "",
+            "as of raylab.run: results=FOLDER  plan=true  cluster.workers=N  cluster.cpus_per_worker=N",
+            f"  cluster.gpus_per_worker=0.5  progress=plain  {CONFIG_DIR} FOLDER; `python -m raylab.run --help`",
+            "",
+            'example: python -m raylab.tune experiment=alpha_fixed models=1 "ranges=[[2,6]]" \\',
+            '  "train.learning_rate=tag(log,interval(1e-3,1e-1))" tune.search=optuna tune.scheduler=asha',
+            "",
+            "exit code: 0 all rows ok, 1 some row failed, 2 bad input, 130 interrupted. The same command goes on.",
+        ]
+    )
+
+
+def _go(overrides: list[str], extra_dir: str | None, command: str) -> int:
+    console = Console()
+    console.print("[bold]raylab[/] tune: resolving names, opening what they name", highlight=False)
+    return run(samples.plan(overrides, extra_dir), command)
+
+
+def run(plan: Plan, command: str) -> int:
+    """A sweep or a search, or what is left of it. Returns the exit code."""
+    console, config, experiment = Console(), plan.config, plan.experiment
+    folder, identity = Path(config.results), dict(experiment.identity)
+    session.refuse_another_study(folder, plan.settings, identity)
+    trials = experiment.trials()
+    if config.plan:
+        console.print(_plan_table(plan, trials, statuses(folder), folder))
+        return EXIT_OK
+    info = session.run_info(plan.settings, identity, command, _planned(plan, trials))
+    home = folder.absolute() / "tune" / configuration.study_digest(plan.settings, identity)
+    with sink.ParquetSink(folder, plan.schema(), session.common(info), FLUSH_ROWS, FLUSH_SECONDS) as rows:
+        console.print(_plan_table(plan, trials, rows.status, folder))
+        sink.write_run_info(folder, info)
+        again = rows.retry(rows.failed())
+        with progress.Progress(cast(progress.Kind, config.progress)) as display:
+            display.start(info["planned"], done=len(rows.done()))
+            driver = _Driver(plan, rows, display)
+            if again or not _over(plan, home, rows, trials):
+                _work(plan, home, rows, driver)
+                driver.settle(info["planned"])
+        if _over(plan, home, rows, trials) and plan.is_search:  # of what was stopped early, no more is missing
+            sink.write_run_info(folder, info | {"planned": len(rows.status)})
+    table = searched.read_samples(folder) if plan.is_search else None
+    if table is None:
+        return session.farewell(console, folder, driver.first_error)
+    return _farewell(console, plan, table, driver.first_error)
+
+
+def _planned(plan: Plan, trials: Sequence[Trial]) -> int:
+    return len(trials) * (plan.samples if plan.is_search else 1)
+
+
+def _over(plan: Plan, home: Path, rows: sink.ParquetSink, trials: Sequence[Trial]) -> bool:
+    """Whether nothing is left to do."""
+    finished = (home / FINISHED).exists()
+    return finished if plan.is_search or plan.config.tune.scheduler != "none" else not _missing(rows, trials)
+
+
+def _missing(rows: sink.ParquetSink, trials: Sequence[Trial]) -> set[str]:
+    return {trial.id for trial in trials} - rows.status.keys()
+
+
+def _work(plan: Plan, home: Path, rows: sink.ParquetSink, driver: _Driver) -> None:
+    config = plan.config
+    if (home / FINISHED).exists() and not plan.is_search and config.tune.scheduler == "none":
+        shutil.rmtree(home)  # rows that were there are gone: Tune thinks that it is done
+    (home / FINISHED).unlink(missing_ok=True)
+    cluster = config.cluster
+    with preflight.ray_session(cluster.address, cluster.workers, cluster.object_store_gb, plan.open):
+        from raylab.cluster import tuning
+
+        preflight.worker_slots(cluster.cpus_per_worker, cluster.gpus_per_worker)
+        tune = config.tune
+        search = tuning.Search(
+            folder=home,
+            open=plan.open,
+            jobs=_jobs(plan, rows),
+            space=plan.open.space if isinstance(plan.open, Samples) else {},
+            samples=plan.samples,
+            seed=config.seed,
+            metric=tune.metric,
+            mode=tune.mode,
+            asha=(tune.grace, tune.reduction) if tune.scheduler == "asha" else None,
+            max_concurrent=tune.max_concurrent,
+            cpus=cluster.cpus_per_worker,
+            gpus=cluster.gpus_per_worker,
+            retries=cluster.retries,
+        )
+        ended = tuning.run(search, _known(rows, plan), driver)
+    if isinstance(plan.open, Samples):
+        told = [_sample(plan, plan.open, each) for each in ended]
+        searched.write_samples(Path(config.results), shown.ranked(told, tune.metric, tune.mode))
+    if not any(each.failed for each in ended):
+        (home / FINISHED).touch()
+
+
+def _jobs(plan: Plan, rows: sink.ParquetSink) -> list[int] | None:
+    """The numbers of samples; of groups, only those that lack a row."""
+    if plan.jobs is None:
+        return None
+    if isinstance(plan.open, Samples):
+        return list(range(plan.jobs))
+    return [place for place, group in enumerate(plan.open.groups) if _missing(rows, group)]
+
+
+def _known(rows: sink.ParquetSink, plan: Plan) -> Known:
+    """What the rows that are there would tell Tune."""
+    done = rows.done()
+    if not done:
+        return {}
+    rows.flush()
+    wanted = ["epoch", plan.config.tune.metric]
+    table = load(rows.folder, ["trial_id", "layer", *wanted])
+    told = [name for name in wanted if name in table.column_names]
+    return {
+        row["trial_id"]: {name: row[name] for name in told if row["layer"] is None and row[name] is not None}
+        for row in table.to_pylist()
+        if row["trial_id"] in done
+    }
+
+
+class _Driver:
+    """Rows to the results folder and to the screen."""
+
+    def __init__(self, plan: Plan, rows: sink.ParquetSink, display: progress.Progress) -> None:
+        self._plan, self._rows, self._display = plan, rows, display
+        self._trials: dict[str, Sequence[Trial]] = {}
+        self._dropped = 0
+        self.first_error: str | None = None
+
+    def planned(self, params: Mapping[str, Any], trials: Sequence[Trial]) -> None:
+        """A sample begins."""
+        self._trials[_name(params)] = trials
+
+    def rows(self, results: Sequence[TrialResult]) -> None:
+        """Rows; those of a trial that has one are dropped: two samples may be the same."""
+        for result in results:
+            if result.trial.id not in self._rows.status:
+                recorded = self._rows.write(result)
+                self._display.advance(recorded)
+                if recorded.status == "failed":
+                    self.first_error = self.first_error or recorded.error or "no reason given"
+
+    def ended(self, params: Mapping[str, Any], last: Mapping[str, Any], error: str | None) -> None:
+        """A sample is over: what it lacks was stopped, or has failed with its worker."""
+        missing = [trial for trial in self._trials.get(_name(params), ()) if trial.id not in self._rows.status]
+        if error is None:
+            self._display.drop(len(missing))
+            self._dropped += len(missing)
+        else:
+            self.rows([TrialResult(trial, "failed", {}, error=error) for trial in missing])
+            self.first_error = self.first_error or error
+        self._rows.flush()  # before Tune's state says that the sample is over: it would not be worked again
+        if isinstance(self._plan.open, Samples):
+            self._display.say(_line(self._plan, self._plan.open, params, last, error))
+
+    def settle(self, planned: int) -> None:
+        """All is over: what earlier sessions stopped early is not to be run either."""
+        self._display.drop(planned - self._dropped - len(self._rows.status))
+
+    def tick(self) -> None:
+        """Commit rows that are due."""
+        self._rows.tick()
+
+
+def _name(params: Mapping[str, Any]) -> str:
+    return json.dumps(params, sort_keys=True)
+
+
+def _line(plan: Plan, opened: Samples, params: Mapping[str, Any], last: Mapping[str, Any], error: str | None) -> str:
+    """A sample that is over, on the screen."""
+    values = ", ".join(f"{key.rpartition('.')[2]}={_short(text)}" for key, text in opened.sample(params).items())
+    if error is not None:
+        return f"  {values}: failed, {error.strip().splitlines()[-1]}"
+    metric, left = plan.config.tune.metric, int(last.get("epochs_left") or 0)
+    told = f"{metric} {shown.shown(last.get(metric), metric)}{' %' if metric in shown.PERCENT else ''}"
+    if "epoch" not in last:
+        return f"  {values}: {told}"
+    epoch = int(last["epoch"])
+    after = f"stopped after epoch {epoch} of {epoch + left}" if left else f"{epoch} epochs"
+    return f"  {values}: {told}, {after}"
+
+
+def _short(text: str) -> str:
+    try:
+        return f"{float(text):.4g}"
+    except ValueError:
+        return text
+
+
+def _sample(plan: Plan, opened: Samples, ended: Ended) -> dict[str, Any]:
+    """A row of samples.parquet."""
+    sample, last, metric = opened.sample(ended.params), ended.last, plan.config.tune.metric
+    keys = {key: opened.columns.get(key, key) for key in opened.space}
+    epoch, left = last.get("epoch"), last.get("epochs_left", 0)
+    how = shown.FAILED if ended.failed else shown.STOPPED if left else shown.FINISHED
+    return {
+        **{name: opened.value(key, sample[key]) for key, name in keys.items()},
+        metric: last.get(metric),
+        shown.EPOCHS: None if epoch is None else int(epoch),
+        shown.PLANNED: None if epoch is None else int(epoch + left),
+        shown.ENDED: how,
+    }
+
+
+def _plan_table(plan: Plan, trials: Sequence[Trial], status: Mapping[str, str], folder: Path) -> TextTable:
+    """Of a sweep that of raylab.run; of a search, what is searched and how."""
+    if not isinstance(plan.open, Samples):
+        return session.plan_table(plan.experiment, trials, status, folder)
+    tune = plan.config.tune
+    lines = [[key, str(dimension)] for key, dimension in plan.open.space.items()]
+    ranked = f"{'highest' if tune.mode == 'max' else 'lowest'} {tune.metric} first"
+    notes = [f"search: {tune.search}, {plan.samples} samples of up to {len(trials):,} rows, {ranked}"]
+    if tune.scheduler == "asha":
+        steps = ", ".join(str(tune.grace * tune.reduction**k) for k in range(3))
+        notes.append(f"asha: at epochs {steps}, ... the best 1 in {tune.reduction} of the samples seen there go on")
+    notes += [f"{what}: {much}" for what, much in plan.experiment.work(trials).items()]
+    notes.append(f"results: {folder}, {len(status):,} rows there" if status else f"results: {folder}")
+    return TextTable(
+        f"Search over {len(lines)} key{'s' * (len(lines) > 1)}", ["key", "over"], lines, (0, 1), "\n".join(notes)
+    )
+
+
+def _farewell(console: Console, plan: Plan, table: Any, first_error: str | None) -> int:
+    folder, metric = Path(plan.config.results), plan.config.tune.metric
+    text = shown.samples_table(table, metric)
+    try:
+        (folder / "samples.md").write_text(text.markdown(), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"Cannot write {folder}/samples.md: {error.strerror}. The rows are kept.") from error
+    names = table.column_names[: table.column_names.index(metric)]
+    by, best = ", ".join(f'"{name}"' for name in names), f"{plan.config.tune.mode}({metric})"
+    order = "DESC" if plan.config.tune.mode == "max" else "ASC"
+    query = f"SELECT {by}, {best} AS best FROM trials WHERE layer IS NULL GROUP BY ALL ORDER BY best {order}"
+    return session.farewell(console, folder, first_error, [text], query)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,101 @@
+"""`python -m raylab.tune` as a person types it, in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from raylab.results import load, statuses
+from raylab.results.searched import read_samples
+
+ROOT = Path(__file__).parents[2]
+VOLATILE = {"seconds", "started_at", "finished_at", "host", "code", "versions"}
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def lab(tmp_path):
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    lines = ["# @package _global_", "name: slopes", "kind: tests.cluster.slopes:build", "models: 1"]
+    lines += ["model: {_target_: none, name: softmax, pause: 0.0, breaks: 1.0e+9}"]
+    lines += ["train: {epochs: 6, learning_rate: 0.1, batch_size: 64}"]
+    (tmp_path / "conf" / "experiment" / "slopes.yaml").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def start(lab, module, *words):
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPATH"] = str(ROOT)
+    command = [sys.executable, "-m", module, "--config-dir", "conf", "experiment=slopes", "progress=plain", *words]
+    return subprocess.Popen(
+        command, cwd=lab, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def run(lab, module, *words):
+    process = start(lab, module, *words)
+    out, err = process.communicate(timeout=250)
+    return process.returncode, out, err
+
+
+def rows(folder):
+    table = load(folder).to_pylist()
+    found = {row["trial_id"]: {k: v for k, v in row.items() if k not in VOLATILE} for row in table}
+    assert len(found) == len(table)
+    return found
+
+
+def kill_when(process, ready):
+    while not ready():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+
+
+def trained(folder):
+    """How often each epoch of each model was trained."""
+    return Counter((folder / "trained.log").read_text().split("\n")[:-1])
+
+
+def test_a_sweep_that_was_killed_gives_the_rows_of_raylab_run(lab):
+    code, _, err = run(lab, "raylab.run", "results=plain", "models=3", "cluster=inline")
+    assert code == 0, err
+    words = ["results=out", "models=3", "model.pause=0.3", "cluster.workers=2"]
+    kill_when(start(lab, "raylab.tune", *words), lambda: 4 <= len(statuses(lab / "out")) < 36)
+    there = {row["checkpoint"] + f" {row['epoch']}" for row in load(lab / "out").to_pylist()}
+    code, out, err = run(lab, "raylab.tune", *words)
+    assert code == 0 and f"{len(statuses(lab / 'plain'))} trials" in out, err
+    same = {"config"}  # it knows of the pause
+    strip = lambda found: {key: {k: v for k, v in row.items() if k not in same} for key, row in found.items()}  # noqa: E731
+    assert strip(rows(lab / "out")) == strip(rows(lab / "plain"))
+    assert there and all(trained(lab / "out")[epoch] == 1 for epoch in there), "what had rows was trained again"
+    assert run(lab, "raylab.tune", *words)[0] == 0
+    assert max(trained(lab / "out").values()) <= 2
+    code, _, err = run(lab, "raylab.tune", *words, "train.learning_rate=0.2")
+    assert code == 2 and "train.learning_rate: 0.1 -> 0.2" in err
+
+
+def test_a_search_that_was_killed_goes_on_as_if_nothing_had_been(lab):
+    words = ["train.learning_rate=tag(log,interval(1e-3,1))", "tune.search=optuna", "tune.scheduler=asha"]
+    words += ["tune.samples=7", "tune.max_concurrent=1", "cluster.workers=1", "model.breaks=0.4"]
+    code, _, _ = run(lab, "raylab.tune", "results=plain", *words)
+    disturbed = start(lab, "raylab.tune", "results=out", "model.pause=0.2", *words)
+    kill_when(disturbed, lambda: len(statuses(lab / "out")) >= 16)
+    again, out, err = run(lab, "raylab.tune", "results=out", "model.pause=0.2", *words)
+    assert code == again, err
+    samples = [read_samples(lab / name).to_pylist() for name in ("plain", "out")]
+    assert samples[0] == samples[1] and len(samples[0]) == 7
+    assert {sample["ended"] for sample in samples[0]} >= {"finished", "stopped early"}
+    assert (
+        len(rows(lab / "out"))
+        == len(rows(lab / "plain"))
+        == json.loads((lab / "out" / "run.json").read_text())["planned"]
+    )
+    assert "Samples: 7, best first" in out and (lab / "out" / "samples.md").exists()
+    assert (lab / "out" / "report.html").stat().st_size > 10_000
