@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from raylab import unread
 from raylab.errors import UserError
 from raylab.models.sources import label
 from raylab.registry import suggest
-from raylab.types import ORIGINAL, Budget, Recipe, SpectralOptions, digest
+from raylab.types import ORIGINAL, Budget, Recipe, RetractionOptions, SpectralOptions, digest
 
 
 @dataclass(kw_only=True)
@@ -61,6 +61,10 @@ class Config:
     draws: int = 1  # repetitions of each random perturbation
     pool: str | None = None  # results folder of initial layers, of which models are made
     ranges: list[Any] = field(default_factory=list)  # pairs, lowest and highest alpha of the layers of such models
+    # how the singular values of such models are kept while they are trained; svd_projection: put back once an epoch
+    # rather than kept; free: not at all
+    retractions: list[str] = field(default_factory=lambda: ["newton_schulz"])
+    retraction: RetractionOptions = field(default_factory=RetractionOptions)
     similarity: bool = True  # compare each layer's output with the original's
     metrics: list[str] = field(default_factory=lambda: ["standard", "marchenko_pastur", "randomized"])
     spectral: SpectralOptions = field(default_factory=SpectralOptions)
@@ -73,6 +77,8 @@ LONGEST_LABEL = 80  # characters of a results folder named after its models
 _AXES = ("models", "layers", "perturbations", "draws")
 # Which given weights are measured: a digest of their content is in every row, and models can be added to a folder.
 _WEIGHTS = ("model.source", "model.adapter", "model.pretrained", "model.name")
+# Where alpha is fixed, every epoch has its row, and ranges and retractions do not know of each other.
+_OF_FIXED = ("train.epochs", "retractions", "ranges")
 # Where and how it is run: no answer depends on it but for rounding (a stack of models on a GPU adds in another order).
 # What the data are, their revision says, wherever they lie.
 _INCIDENTAL = (
@@ -96,7 +102,7 @@ def answer_digest(config: dict[str, Any], identity: Mapping[str, str]) -> str:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What makes the rows of two configs incomparable, as "train.epochs: 12 -> 3"."""
-    free = _AXES + _INCIDENTAL + (_WEIGHTS if new.get("kind") == "spectra" else ())
+    free = _AXES + _INCIDENTAL + {"spectra": _WEIGHTS, "alpha_fixed": _OF_FIXED}.get(str(new.get("kind")), ())
     before, after = (_without(config, free) for config in (old, new))
     keys = sorted(before.keys() | after.keys())
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
@@ -196,6 +202,7 @@ def _check(config: Config) -> None:
     """What types cannot say."""
     positive = {"models": config.models, "stack": config.stack, "draws": config.draws, "batch_size": config.batch_size}
     positive |= {"train.epochs": config.train.epochs, "train.batch_size": config.train.batch_size}
+    positive |= {f"retraction.{key}": value for key, value in asdict(config.retraction).items()}
     for key, value in positive.items():
         if value < 1:
             raise UserError(f"{key}={value} must be at least 1.")
@@ -285,6 +292,7 @@ _SECTIONS: dict[str, Any] = {
     "train": Recipe,
     "spectral": SpectralOptions,
     "activations": Budget,
+    "retraction": RetractionOptions,
 }
 
 

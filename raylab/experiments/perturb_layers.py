@@ -142,7 +142,7 @@ def build(config: Config) -> PerturbLayers:
     load = bind(config.data, "data")
     data = call(load, config.data, "data")
     sample = call(make, config.model, "model", inputs=data.inputs, outputs=data.classes)
-    _require_relu_network(sample, data, config.model["_target_"])
+    require_relu_network(sample, data, config.model["_target_"])
     found, unsupported = find_layers(sample, config.spectral)
     layers, outside = split_by_size(select(found, config.layers), config.spectral)
     return PerturbLayers(
@@ -165,7 +165,7 @@ def build(config: Config) -> PerturbLayers:
     )
 
 
-def _require_relu_network(model: Any, data: ClassificationData, target: str) -> None:
+def require_relu_network(model: Any, data: ClassificationData, target: str) -> None:
     """`train` is written out for ReLU networks of fully connected layers, and would train another model as one."""
     missing = [name for name in MODEL_METHODS if not hasattr(model, name)]
     if missing:
