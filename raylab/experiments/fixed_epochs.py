@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -85,8 +86,8 @@ def _outcomes(
     evaluating = time.perf_counter() - start
     for trial in sorted(trials, key=lambda trial: trial.layer is not None):
         if trial.layer is None:
-            off = max(epoch.off.values())
-            values = shared | {"train_loss": epoch.train_loss, "train_seconds": seconds, "orthonormality": off}
+            off, loss = _or_none(max(epoch.off.values())), _or_none(epoch.train_loss)
+            values = shared | {"train_loss": loss, "train_seconds": seconds, "orthonormality": off}
             result = TrialResult(trial, "ok", values, seconds=seconds + evaluating)
             yield attempt(trial, lambda r=result: Outcome(r))
         else:
@@ -124,11 +125,15 @@ def _of_layer(
         "layer_index": layer.index,
         "kind": layer.kind,
         "pool_draw": model.choice.draws[layer.name],
-        "orthonormality": epoch.off[name],
+        "orthonormality": _or_none(epoch.off[name]),
         "alpha_float32": unrestored["alpha"],
         **size_columns(layer, options.conv, options.groups),
     }
     return Outcome(TrialResult(trial, "ok", values), layer, epoch.state[name])
+
+
+def _or_none(number: float) -> float | None:
+    return None if math.isnan(number) else number
 
 
 def _keep_newest(experiment: AlphaFixed, model: FixedModel) -> None:

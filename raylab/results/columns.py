@@ -126,15 +126,18 @@ FIXED = _group(
         "how U and V of W = U S V^T are kept orthonormal; svd_projection: W is trained free and gets its singular "
         "values back once an epoch; free: never",
     ),
-    train_loss=(float, "mean cross-entropy over the training samples of the epoch, each before its step [nats]"),
+    train_loss=(
+        float,
+        "mean cross-entropy over the training samples of the epoch, each before its step; null for 0 [nats]",
+    ),
     orthonormality=(
         float,
         "largest entry of |U^T U - I| and |V^T V - I| at the end of the epoch, before they were made orthonormal in "
-        "float64; of the whole model: over its layers; NaN where W is trained free [1]",
+        "float64; of the whole model: over its layers; null where W is trained free [1]",
     ),
     alpha_float32=(
         float,
-        "alpha of the float32 weights that the last step of the epoch left, singular values not restored [1]",
+        "alpha of the float32 weights that the epoch left, before its singular values were restored [1]",
     ),
 )
 SIMILARITY = _group(

@@ -38,7 +38,7 @@ class Epoch:
 
     number: int
     state: State  # under the names of the initial weights: weights in float64, with their spectrum restored; biases
-    unrestored: State  # name of a weight -> as the last step left it, in float32: U S V^T multiplied out
+    unrestored: State  # name of a weight -> as the last step and retraction left it, in float32: U S V^T multiplied out
     train_loss: float  # mean cross-entropy over the samples of the epoch, each before its step [nats]; NaN for 0
     off: Mapping[str, float]  # name of a weight -> max |Q^T Q - I| of its U and V before that; NaN where there are none
     tensors: State  # what training goes on from
@@ -57,9 +57,9 @@ def train_epochs(
     """Train one network on one CPU core, epoch by epoch, up to recipe.epochs.
 
     initial: "<layer>.weight" (out, in) and "<layer>.bias" (out,) in the order of the forward pass. shuffles: epoch,
-    from 1, to the generator of its order of samples. every: steps from one retraction to the next. resume: number and
-    `tensors` of an epoch that was trained before; what follows is the same, bit for bit, as in one go. Yields epoch 0,
-    or the one after that of `resume`, and so on. Raises DivergedError.
+    from 1, to the generator of its order of samples. every: steps from one retraction to the next; the last step of an
+    epoch is followed by one too. resume: number and `tensors` of an epoch that was trained before; what follows is the
+    same, bit for bit, as in one go. Yields epoch 0, or the one after that of `resume`, and so on. Raises DivergedError.
     """
     import torch
 
@@ -115,6 +115,8 @@ class _Factored(Network):
 class _Training:
     """A network on its way, whichever way. `parameters`: all that moves, by name."""
 
+    every = 1  # steps
+
     def __init__(self, initial: Mapping[str, Array], net: Network, parameters: Mapping[str, Tensor]) -> None:
         self.names, self.net, self.parameters = list(initial), net, dict(parameters)
 
@@ -124,9 +126,11 @@ class _Training:
 
         losses = []
         try:
-            for count, rows in enumerate(order.split(self.net.recipe.batch_size), start=1):
+            batches = order.split(self.net.recipe.batch_size)
+            for count, rows in enumerate(batches, start=1):
                 losses.append(step(self.net, rows_of(x, rows), rows_of(y, rows)))
-                self.after_step(count)
+                if count % self.every == 0 or count == len(batches):
+                    self.retract()
         except RuntimeError as error:
             if self._finite():
                 raise
@@ -135,8 +139,8 @@ class _Training:
             raise diverged(number, self.net.recipe)
         return float(torch.stack(losses).double().sum()) / len(order)
 
-    def after_step(self, count: int) -> None:
-        """What is done after the count-th step of an epoch."""
+    def retract(self) -> None:
+        """What is done every so many steps, and after the last of an epoch."""
 
     def restored(self, k: int) -> tuple[Float64, Array, float]:
         """Weight k with its spectrum restored, as it was before, how far U and V were off; the net is the first."""
@@ -170,12 +174,12 @@ class _Training:
 class _Factors(_Training):
     """S frozen; U and V kept orthonormal by a retraction."""
 
-    def __init__(self, initial: Mapping[str, Array], recipe: Recipe, retract: Retraction, every: int) -> None:
+    def __init__(self, initial: Mapping[str, Array], recipe: Recipe, retraction: Retraction, every: int) -> None:
         import torch
 
         names = list(initial)
         lefts, self.spectra, rights = zip(*(_thin_svd(initial[name]) for name in names[::2]), strict=True)
-        self.retract, self.every = retract, every
+        self.retraction, self.every = retraction, every
         self.lefts, self.rights = [[_float32(q) for q in qs] for qs in (lefts, rights)]
         biases = [torch.tensor(initial[name]) for name in names[1::2]]
         spectra = [_float32(s) for s in self.spectra]
@@ -187,13 +191,12 @@ class _Factors(_Training):
         }
         super().__init__(initial, net, named)
 
-    def after_step(self, count: int) -> None:
-        if count % self.every == 0:
-            for q in (*self.lefts, *self.rights):
-                moved = self.retract(q)
-                if moved.shape != q.shape:
-                    raise UserError(f"A retraction gave {tuple(moved.shape)} for {tuple(q.shape)}: keep the shape.")
-                q.copy_(moved)
+    def retract(self) -> None:
+        for q in (*self.lefts, *self.rights):
+            moved = self.retraction(q)
+            if moved.shape != q.shape:
+                raise UserError(f"A retraction gave {tuple(moved.shape)} for {tuple(q.shape)}: keep the shape.")
+            q.copy_(moved)
 
     def restored(self, k: int) -> tuple[Float64, Array, float]:
         left, right, spectrum = self.lefts[k], self.rights[k], _float32(self.spectra[k])
