@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ def check(config: Config) -> None:
     """Raise UserError for a value that no run can have."""
     positive = {"models": config.models, "stack": config.stack, "draws": config.draws, "batch_size": config.batch_size}
     positive |= {"train.epochs": config.train.epochs, "train.batch_size": config.train.batch_size}
+    positive |= {f"retraction.{key}": value for key, value in asdict(config.retraction).items()}
     for key, value in positive.items():
         if value < 1:
             raise UserError(f"{key}={value} must be at least 1.")

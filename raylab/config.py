@@ -16,7 +16,7 @@ from raylab.errors import UserError
 from raylab.models.sources import label
 from raylab.registry import suggest
 from raylab.space import Choice, Dimension, Interval
-from raylab.types import ORIGINAL, PLAIN_SGD, Budget, Recipe, SpectralOptions, digest
+from raylab.types import ORIGINAL, PLAIN_SGD, Budget, Recipe, RetractionOptions, SpectralOptions, digest
 
 
 @dataclass(kw_only=True)
@@ -80,6 +80,10 @@ class Config:
     draws: int = 1  # repetitions of each random perturbation
     pool: str | None = None  # results folder of initial layers, of which models are made
     ranges: list[Any] = field(default_factory=list)  # pairs, lowest and highest alpha of the layers of such models
+    # how the singular values of such models are kept while they are trained; svd_projection: put back once an epoch
+    # rather than kept; free: not at all
+    retractions: list[str] = field(default_factory=lambda: ["newton_schulz"])
+    retraction: RetractionOptions = field(default_factory=RetractionOptions)
     similarity: bool = True  # compare each layer's output with the original's
     metrics: list[str] = field(default_factory=lambda: ["standard", "marchenko_pastur", "randomized"])
     spectral: SpectralOptions = field(default_factory=SpectralOptions)
@@ -93,6 +97,8 @@ LONGEST_LABEL = 80  # characters of a results folder named after its models
 _AXES = ("models", "layers", "perturbations", "draws")
 # Which given weights are measured: a digest of their content is in every row, and models can be added to a folder.
 _WEIGHTS = ("model.source", "model.adapter", "model.pretrained", "model.name")
+# Where alpha is fixed, every epoch has its row, and ranges and retractions do not know of each other.
+_OF_FIXED = ("train.epochs", "retractions", "ranges")
 # Where and how it is run: no answer depends on it but for rounding (a stack of models on a GPU adds in another order).
 # What the data are, their revision says, wherever they lie.
 _INCIDENTAL = (
@@ -122,7 +128,7 @@ def study_digest(config: dict[str, Any], identity: Mapping[str, str]) -> str:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What makes the rows of two configs incomparable, as "train.epochs: 12 -> 3"."""
-    free = _AXES + _INCIDENTAL + (_WEIGHTS if new.get("kind") == "spectra" else ())
+    free = _AXES + _INCIDENTAL + {"spectra": _WEIGHTS, "alpha_fixed": _OF_FIXED}.get(str(new.get("kind")), ())
     before, after = (_without(config, free) for config in (old, new))
     before = {**_recipe_defaults(), **before}  # an older run has no word of what was added to the recipe since
     keys = sorted(before.keys() | after.keys())
@@ -315,6 +321,7 @@ _SECTIONS: dict[str, Any] = {
     "spectral": SpectralOptions,
     "activations": Budget,
     "tune": TuneConfig,
+    "retraction": RetractionOptions,
 }
 
 

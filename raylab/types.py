@@ -169,6 +169,14 @@ class Recipe:
 PLAIN_SGD = {"learning_rate", "batch_size", "epochs", "momentum", "weight_decay"}
 
 
+@dataclass(kw_only=True)
+class RetractionOptions:
+    """How often, and how thoroughly, U and V of W = U S V^T are made orthonormal again while they are trained."""
+
+    every: int = 4  # steps from one retraction to the next
+    iterations: int = 2  # of newton_schulz
+
+
 @dataclass(frozen=True, slots=True)
 class Trial:
     """What identifies a piece of work. Two trials with the same id have the same answer."""

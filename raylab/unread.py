@@ -9,6 +9,7 @@ from raylab.errors import UserError
 
 _TRAINING = "perturb_layers"
 _GIVEN = "perturb_pretrained"
+_FIXED = "alpha_fixed"
 _PRECISION = {
     "precision": (_GIVEN, "what a given model computes in"),
     "biases": (_GIVEN, "whether a given model's biases go with their weights"),
@@ -20,11 +21,16 @@ _MODELS = {
     "train": (_TRAINING, "how models are trained"),
     "similarity": (_TRAINING, "whether a layer's output is compared with the original's"),
 }
-_BOTH = {**_MODELS, **_PRECISION}
+_RETRACTION = {
+    "retractions": (_FIXED, "how singular values are kept while a model is trained"),
+    "retraction": (_FIXED, "how often singular values are seen to while a model is trained"),
+}
+_BOTH = {**_MODELS, **_PRECISION, **_RETRACTION}
 # Kind of experiment -> section of the config that it does not read -> which kind does, and what it says.
 UNREAD = {
-    _GIVEN: _MODELS,
-    _TRAINING: _PRECISION,
+    _GIVEN: _MODELS | _RETRACTION,
+    _TRAINING: _PRECISION | _RETRACTION,
+    _FIXED: {key: what for key, what in {**_MODELS, **_PRECISION}.items() if key not in ("models", "train")},
     "spectra": _BOTH,
     "initial_layers": _BOTH,
     "initial_models": {key: what for key, what in _BOTH.items() if key != "models"},

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # Kind -> "module:function" that builds it from a config; imported when used, because it brings torch along.
 KINDS: Registry[str] = Registry("kind of experiment")
+KINDS.register("alpha_fixed")("raylab.experiments.alpha_fixed:build")
 KINDS.register("initial_layers")("raylab.experiments.initial_layers:build")
 KINDS.register("initial_models")("raylab.experiments.initial_models:build")
 KINDS.register("perturb_layers")("raylab.experiments.perturb_layers:build")

@@ -35,6 +35,10 @@ class Checkpoints:
         save_file(dict(tensors), temporary)
         temporary.replace(self._path(checkpoint))
 
+    def remove(self, checkpoint: str) -> None:
+        """Let go of a checkpoint, if there is one."""
+        self._path(checkpoint).unlink(missing_ok=True)
+
     def __contains__(self, checkpoint: str) -> bool:
         return self._path(checkpoint).is_file()
 

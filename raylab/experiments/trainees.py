@@ -180,14 +180,14 @@ def trainee(make: Callable[..., Any], model: Mapping[str, Any], data: Classifica
     sizes = {key: data.classes for key in OUTPUTS if key in taken} | ({INPUTS: data.inputs} if INPUTS in taken else {})
     build = functools.partial(make, **sizes)
     sample = call(build, model, "model")
-    if recipe.is_plain and _is_relu_network(sample, data):
+    if recipe.is_plain and is_relu_network(sample, data):
         return ReluTrainee(build)
     made = AutogradTrainee(drawn=drawn(name, build), flat=INPUTS in inspect.signature(make).parameters)
     _require_trainable(made, name, data, recipe)
     return made
 
 
-def _is_relu_network(model: Any, data: ClassificationData) -> bool:
+def is_relu_network(model: Any, data: ClassificationData) -> bool:
     """Whether the written-out steps would train it as what it is."""
     if not all(hasattr(model, method) for method in MODEL_METHODS) or data.test_x.ndim != 2:
         return False

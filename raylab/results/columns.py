@@ -87,7 +87,11 @@ EVALUATION = _group(
         "of a model trained here: what its config calls width (units of an FCN's hidden layers, channels of the first "
         "convolution), else the features that its last layer sees [count]",
     ),
-    train_seconds=(float, "time it took to train the model, on its baseline row; 0 if it came from a checkpoint [s]"),
+    train_seconds=(
+        float,
+        "time it took to train the model, on its baseline row; 0 if it came from a checkpoint; where each epoch has "
+        "its row, of the epoch [s]",
+    ),
     num_samples=(int, "samples evaluated"),
 )
 # How the evaluation was done: the same in every row of a run.
@@ -121,7 +125,30 @@ INITIAL = _group(
     stands_for=(str, "names of the layers of this shape and law, which are drawn once for all of them"),
     alpha_range=(str, "range within which alpha of every layer of the model lies"),
     biases=(str, "drawn from the law they are initialised with, or zero"),
-    pool_draw=(int, "which draw of the pool the layer's weights are, from 0"),
+    pool_draw=(int, "which draw of the pool the layer's weights are, or were before training, from 0"),
+)
+# Of models that are trained with alpha fixed.
+FIXED = _group(
+    "evaluation",
+    epoch=(int, "epochs trained so far; 0: the initial weights [count]"),
+    retraction=(
+        str,
+        "how U and V of W = U S V^T are kept orthonormal; svd_projection: W is trained free and gets its singular "
+        "values back once an epoch; free: never",
+    ),
+    train_loss=(
+        float,
+        "mean cross-entropy over the training samples of the epoch, each before its step; null for 0 [nats]",
+    ),
+    orthonormality=(
+        float,
+        "largest entry of |U^T U - I| and |V^T V - I| at the end of the epoch, before they were made orthonormal in "
+        "float64; of the whole model: over its layers; null where W is trained free [1]",
+    ),
+    alpha_float32=(
+        float,
+        "alpha of the float32 weights that the epoch left, before its singular values were restored [1]",
+    ),
 )
 SIMILARITY = _group(
     "similarity",
@@ -243,6 +270,6 @@ PROVENANCE = _group(
     finished_at=(TIME, "when the row reached the driver (UTC)"),
 )
 KNOWN: Mapping[str, Column] = {
-    **IDENTITY, **LAYER, **OUTCOME, **EVALUATION, **PROTOCOL, **HOW, **INITIAL, **SIMILARITY, **SPECTRAL, **FIT,
-    **PROVENANCE,
+    **IDENTITY, **LAYER, **OUTCOME, **EVALUATION, **PROTOCOL, **HOW, **INITIAL, **FIXED, **SIMILARITY, **SPECTRAL,
+    **FIT, **PROVENANCE,
 }  # fmt: skip

@@ -42,10 +42,10 @@ def train(initial: Mapping[str, Array], data: ClassificationData, recipe: Recipe
 
     x, y = as_tensor(data.train_x), as_tensor(data.train_y)
     with torch.no_grad(), one_thread():
-        net = _network([initial], recipe, torch.device("cpu"), stacked=False)
+        net = network_of([initial], recipe, torch.device("cpu"), stacked=False)
         for epoch in range(1, recipe.epochs + 1):
             order = torch.from_numpy(rng.permutation(len(y)))
-            losses = [_step(net, _rows(x, rows), _rows(y, rows)) for rows in order.split(recipe.batch_size)]
+            losses = [step(net, rows_of(x, rows), rows_of(y, rows)) for rows in order.split(recipe.batch_size)]
             if not torch.stack(losses).isfinite().all():
                 raise diverged(epoch, recipe)
     return _states(net, list(initial))[0]
@@ -79,10 +79,10 @@ def train_stacked(
     x, y = as_tensor(data.train_x).to(place), as_tensor(data.train_y).to(place)
     losses = []
     with torch.no_grad():
-        net = _network(initials, recipe, place, stacked=True)
+        net = network_of(initials, recipe, place, stacked=True)
         for _ in range(recipe.epochs):
             order = _to_device(np.stack([rng.permutation(len(y)) for rng in rngs]), place)
-            steps = [_step(net, _rows(x, rows), _rows(y, rows)) for rows in order.split(recipe.batch_size, dim=1)]
+            steps = [step(net, rows_of(x, rows), rows_of(y, rows)) for rows in order.split(recipe.batch_size, dim=1)]
             losses.append(torch.stack(steps).sum(0))
         finite = torch.stack(losses).isfinite().cpu().numpy()  # (epochs, models); the only wait for the device
     states = _states(net, list(initials[0]))
@@ -93,7 +93,7 @@ def train_stacked(
 
 
 @dataclass
-class _Network:
+class Network:
     """Weights and biases of one network, or of a stack of them, and how a step changes them."""
 
     recipe: Recipe
@@ -134,7 +134,7 @@ class _Network:
         parameter.add_(step)
 
 
-def _step(net: _Network, x: Tensor, y: Tensor) -> Tensor:
+def step(net: Network, x: Tensor, y: Tensor) -> Tensor:
     """One step down the mean cross-entropy of a batch; returns the sum over the batch, a value a model."""
     import torch
 
@@ -155,9 +155,9 @@ def _step(net: _Network, x: Tensor, y: Tensor) -> Tensor:
     return loss
 
 
-def _network(
+def network_of(
     initials: Sequence[Mapping[str, Array]], recipe: Recipe, place: torch.device, *, stacked: bool
-) -> _Network:
+) -> Network:
     """The networks that start from these weights, which are copied."""
     import torch
 
@@ -168,10 +168,10 @@ def _network(
     weights, biases = columns[0::2], [bias.unsqueeze(1) for bias in columns[1::2]]
     if not stacked:
         weights, biases = [w[0] for w in weights], [b[0, 0] for b in biases]
-    return _Network(recipe, weights, biases, stacked)
+    return Network(recipe, weights, biases, stacked)
 
 
-def _states(net: _Network, names: Sequence[str]) -> list[State]:
+def _states(net: Network, names: Sequence[str]) -> list[State]:
     """Copies of the weights in numpy, one dictionary a network."""
     parameters = [p for pair in zip(net.weights, net.biases, strict=True) for p in pair]
     if not net.stacked:
@@ -189,13 +189,13 @@ def _to_device(array: Array, place: torch.device) -> Tensor:
     return tensor.pin_memory().to(place, non_blocking=True) if place.type == "cuda" else tensor
 
 
-def _rows(x: Tensor, rows: Tensor) -> Tensor:
+def rows_of(x: Tensor, rows: Tensor) -> Tensor:
     """x[rows], faster: (n, inputs) and (..., batch) to (..., batch, inputs)."""
     return x.index_select(0, rows.reshape(-1)).view(*rows.shape, *x.shape[1:])
 
 
 def diverged(epoch: int, recipe: Recipe) -> DivergedError:
-    """What is raised after such an epoch, counted from 1."""
+    """The error of an epoch, counted from 1."""
     return DivergedError(
         f"the training loss is not finite in epoch {epoch} of {recipe.epochs}: lower the learning rate"
     )

@@ -42,16 +42,16 @@ def test_every_layer_has_its_alpha_in_the_range_and_no_draw_serves_twice(made):
             low, high = bounds[result.values["alpha_range"]]
             assert low <= result.values["alpha"] <= high
             if result.values["biases"] == "drawn":
-                population = experiment.populations[result.trial.layer].digest
+                population = experiment.drawn.populations[result.trial.layer].digest
                 used.add((population, result.values["alpha_range"], result.values["pool_draw"]))
     assert len(used) == 3 * 2 * 4
 
 
 def test_the_accuracy_is_that_of_the_network_written_out(made):
     experiment, found = made
-    x, y = experiment.data.test_x, experiment.data.test_y
+    x, y = experiment.drawn.data.test_x, experiment.drawn.data.test_y
     for result in found[::13]:
-        state = experiment._state(result.trial)
+        state = experiment.drawn.state(experiment.choices[result.trial.checkpoint])
         if result.values["biases"] == "zero":
             assert not any(array.any() for name, array in state.items() if name.endswith("bias"))
         h = x
@@ -94,6 +94,7 @@ def test_a_pool_that_is_too_small_says_what_would_do(pool):
         ("pool=/nowhere", "is no results folder with rows"),
         ("seed=5", "has no draws of seed 5"),
         ("model.width=17", "has no draws of 17 x 64"),
+        ("layers=[fc1,fc2]", "drawn whole, and fc3 cannot be measured"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(pool, override, says):

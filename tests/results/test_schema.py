@@ -36,9 +36,16 @@ def test_every_column_of_the_brief_is_known():
 
 
 def test_no_column_of_an_experiment_passes_for_a_users_metric():
-    from raylab.experiments import initial_layers, initial_models, perturb_layers, perturb_pretrained, spectra
+    from raylab.experiments import (
+        alpha_fixed,
+        initial_layers,
+        initial_models,
+        perturb_layers,
+        perturb_pretrained,
+        spectra,
+    )
 
-    for experiment in (initial_layers, initial_models, perturb_layers, perturb_pretrained, spectra):
+    for experiment in (alpha_fixed, initial_layers, initial_models, perturb_layers, perturb_pretrained, spectra):
         assert set(experiment.COLUMNS) <= set(schema.KNOWN)
 
 
