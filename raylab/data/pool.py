@@ -1,8 +1,9 @@
-"""What an experiment of kind initial_layers has found: alpha of each draw of a population of layers."""
+"""What an experiment of kind initial_layers has found of each draw of a population of layers."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +11,26 @@ from numpy.typing import NDArray
 from raylab.data import parquet
 from raylab.errors import UserError
 
-COLUMNS = ["checkpoint", "perturbation", "seed", "draw", "alpha"]
+COLUMNS = ["checkpoint", "perturbation", "seed", "draw", "alpha", "seconds"]
 ADVICE = "Run `python -m raylab.run experiment=alpha_at_init`, and give its results folder: pool=FOLDER."
 
 
-def alphas(folder: str | Path, perturbation: str, seed: int) -> dict[str, NDArray[np.float64]]:
-    """Population -> alpha of its draws (draws,), NaN where one was not measured or has no fit.
+class Draws(NamedTuple):
+    """What is known of the draws of a population."""
+
+    alpha: NDArray[np.float64]  # (draws,), NaN where one was not measured or has no fit
+    seconds: float  # of work for one
+
+    def within(self, low: float, high: float) -> NDArray[np.intp]:
+        """The numbers of the draws whose alpha is in [low, high], in rising order."""
+        return np.flatnonzero((low <= self.alpha) & (self.alpha <= high))
+
+
+NONE = Draws(np.empty(0), 0.0)
+
+
+def draws(folder: str | Path, perturbation: str, seed: int) -> dict[str, Draws]:
+    """Population -> its draws.
 
     Rows of another seed are other draws. Raises UserError where there is no such row, or a file is damaged.
     """
@@ -27,14 +42,14 @@ def alphas(folder: str | Path, perturbation: str, seed: int) -> dict[str, NDArra
     parts = [pa.table({name: parquet.column(path, name, ADVICE) for name in COLUMNS}) for path in files]
     rows = pa.concat_tables(parts, promote_options="permissive")
     checkpoint, done = (np.array(rows.column(name).to_pylist()) for name in ("checkpoint", "perturbation"))
-    draw, alpha = (rows.column(name).to_numpy(zero_copy_only=False) for name in ("draw", "alpha"))
+    draw, alpha, seconds = (rows.column(name).to_numpy(zero_copy_only=False) for name in ("draw", "alpha", "seconds"))
     mine = (done == perturbation) & (rows.column("seed").to_numpy() == seed)
     if not mine.any():
         raise UserError(f"pool={folder} has no draws of seed {seed}. {ADVICE}")
-    found = {}
+    found: dict[str, Draws] = {}
     for population in dict.fromkeys(checkpoint[mine]):
         here = mine & (checkpoint == population)
         values = np.full(int(draw[here].max()) + 1, np.nan)
         values[draw[here]] = alpha[here].astype(np.float64)
-        found[str(population)] = values
+        found[str(population)] = Draws(values, float(np.nan_to_num(seconds[here].astype(np.float64)).mean()))
     return found

@@ -114,6 +114,7 @@ class AlphaFixed(Study):
             epochs[kind] += last - self.newest(model, min(epoch for _, epoch in found) - 1)
         return {
             "data": f"{data.name}, {len(data.train_y):,} training and {len(data.test_y):,} test samples",
+            **self.drawn.acceptance,
             **{
                 f"alpha in {within}, {retraction}": f"{many:,} models, {epochs[within, retraction]:,} epochs to train"
                 for (within, retraction), many in models.items()

@@ -7,6 +7,7 @@ fit and that no model of its range has; so model k is the same however many ther
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,7 @@ class FromPool:
     layers: Mapping[str, Layer]  # in the order of the forward pass
     populations: Mapping[str, Population]  # by layer
     choices: Sequence[Choice]
+    acceptance: Mapping[str, str]  # range of alpha and layers -> how many draws of the pool lie in it, for the plan
     skipped: Mapping[str, str]
 
     def checkpoint(self, choice: Choice) -> str:
@@ -87,7 +89,8 @@ def models_from_pool(config: Config, biases: Sequence[str] = BIASES) -> FromPool
     found, skipped = populations_of(model, config)
     layers = {layer.name: layer for population in found for layer in population.layers}
     _require_all(model, layers, skipped)
-    alphas = pool.alphas(config.pool, INITIAL, config.seed)
+    wanted = _wanted(pool.draws(config.pool, INITIAL, config.seed), found, config)
+    _require_enough(wanted, config)
     return FromPool(
         model_name=str(config.model.get("name", config.model["_target_"])),
         make=make,
@@ -96,7 +99,8 @@ def models_from_pool(config: Config, biases: Sequence[str] = BIASES) -> FromPool
         seed=config.seed,
         layers=dict(sorted(layers.items(), key=lambda item: item[1].index)),
         populations={layer.name: population for population in found for layer in population.layers},
-        choices=_choices(alphas, found, config, biases),
+        choices=_choices(wanted, config.models, biases),
+        acceptance={each.what: each.accepted for each in wanted},
         skipped=skipped,
     )
 
@@ -110,26 +114,101 @@ def _require_all(model: Any, layers: Mapping[str, Layer], skipped: Mapping[str, 
         raise UserError(f"A model is drawn whole, and {missing[0]} cannot be measured ({why}): choose another size.")
 
 
-def _choices(
-    alphas: Mapping[str, NDArray[np.float64]], found: Sequence[Population], config: Config, biases: Sequence[str]
-) -> list[Choice]:
+@dataclass(frozen=True)
+class _Wanted:
+    """What the models of one range take of one population."""
+
+    population: Population
+    low: float
+    high: float
+    draws: pool.Draws
+    models: int
+
+    @property
+    def many(self) -> int:
+        """Draws that are taken: one a layer and model."""
+        return self.models * len(self.population.layers)
+
+    @functools.cached_property
+    def fitting(self) -> NDArray[np.intp]:
+        """The numbers of the draws that can be."""
+        return self.draws.within(self.low, self.high)
+
+    @property
+    def within(self) -> str:
+        """The range, as rows have it."""
+        return f"[{self.low:g}, {self.high:g}]"
+
+    @property
+    def shape(self) -> str:
+        """Of the layers."""
+        return " x ".join(map(str, self.population.layer.shape))
+
+    @property
+    def what(self) -> str:
+        """For the plan."""
+        return f"pool of {self.shape} in {self.within}"
+
+    @property
+    def accepted(self) -> str:
+        """The rate of acceptance, in words."""
+        drawn = len(self.draws.alpha)
+        share = f"{100 * len(self.fitting) / drawn:.2f} %" if drawn else "none"
+        return f"{share} of {drawn:,} draws accepted, {self.many:,} of {len(self.fitting):,} taken"
+
+    @property
+    def enough(self) -> int:
+        """How many draws of the population are likely to have as many as are taken."""
+        drawn = len(self.draws.alpha)
+        if not len(self.fitting):
+            return 10 * drawn
+        return int(np.ceil(1.1 * self.many * drawn / len(self.fitting) / 500) * 500)
+
+    @property
+    def seconds(self) -> float:
+        """Of work for those that are still to be drawn."""
+        return (self.enough - len(self.draws.alpha)) * self.draws.seconds
+
+
+def _wanted(draws: Mapping[str, pool.Draws], found: Sequence[Population], config: Config) -> list[_Wanted]:
+    """What each range takes of each population."""
+    return [
+        _Wanted(population, low, high, draws.get(population.digest, pool.NONE), config.models)
+        for low, high in _ranges(config.ranges)
+        for population in found
+    ]
+
+
+def _require_enough(wanted: Sequence[_Wanted], config: Config) -> None:
+    """All that is missing is asked for at once. Raises UserError."""
+    for each in wanted:
+        if not len(each.draws.alpha):
+            stands_for = each.population.stands_for
+            raise UserError(f"pool={config.pool} has no draws of {each.shape} ({stands_for}). {pool.ADVICE}")
+    short = [each for each in wanted if len(each.fitting) < each.many]
+    if not short:
+        return
+    worst = max(short, key=lambda each: each.enough)
+    minutes = sum({each.shape: each.seconds for each in sorted(short, key=lambda each: each.enough)}.values()) / 60
+    raise UserError(
+        f"{config.models} models with alpha in {worst.within} take {worst.many} draws of {worst.shape}, and "
+        f"{len(worst.fitting)} of the {len(worst.draws.alpha):,} in pool={config.pool} are: "
+        f"`python -m raylab.run experiment=alpha_at_init draws={worst.enough}` is likely to have enough, after about "
+        f"{max(1, round(minutes))} min of work."
+    )
+
+
+def _choices(wanted: Sequence[_Wanted], models: int, biases: Sequence[str]) -> list[Choice]:
     """The models of each range, with each of the biases."""
     made = []
-    for low, high in _ranges(config.ranges):
-        draws = {}
-        for population in found:
-            measured = alphas.get(population.digest, np.empty(0))
-            fitting = np.flatnonzero((low <= measured) & (measured <= high))
-            wanted = config.models * len(population.layers)
-            if len(fitting) < wanted:
-                raise UserError(_too_few(population, (low, high), len(fitting), wanted, len(measured), config))
-            draws |= {layer.name: fitting[k :: len(population.layers)] for k, layer in enumerate(population.layers)}
-        for replicate in range(config.models):
+    for within in dict.fromkeys(each.within for each in wanted):
+        draws: dict[str, NDArray[np.intp]] = {}
+        for each in (each for each in wanted if each.within == within):
+            layers = each.population.layers
+            draws |= {layer.name: each.fitting[k :: len(layers)] for k, layer in enumerate(layers)}
+        for replicate in range(models):
             mine = {name: int(fitting[replicate]) for name, fitting in draws.items()}
-            made += [
-                Choice(replicate=replicate, alpha_range=f"[{low:g}, {high:g}]", biases=each, draws=mine)
-                for each in biases
-            ]
+            made += [Choice(replicate=replicate, alpha_range=within, biases=kind, draws=mine) for kind in biases]
     return made
 
 
@@ -145,17 +224,3 @@ def _ranges(given: Sequence[Any]) -> list[tuple[float, float]]:
     if not pairs:
         raise UserError("ranges=[] names no range of alpha: give ranges=[[2,6],[10,12]].")
     return pairs
-
-
-def _too_few(
-    population: Population, bounds: tuple[float, float], fitting: int, wanted: int, drawn: int, config: Config
-) -> str:
-    shape = " x ".join(map(str, population.layer.shape))
-    what = f"{config.models} models with alpha in [{bounds[0]:g}, {bounds[1]:g}] take {wanted} draws of {shape}"
-    if not drawn:
-        return f"pool={config.pool} has no draws of {shape} ({population.stands_for}). {pool.ADVICE}"
-    enough = int(np.ceil(1.1 * wanted * drawn / fitting / 500) * 500) if fitting else 10 * drawn
-    return (
-        f"{what}, and {fitting} of the {drawn:,} in pool={config.pool} are: "
-        f"`python -m raylab.run experiment=alpha_at_init draws={enough}` is likely to have enough."
-    )

@@ -72,7 +72,8 @@ class InitialModels(Study):
         left = [self.choices[name] for name in {trial.checkpoint for trial in pending}]
         kinds = sorted(Counter((choice.alpha_range, choice.biases) for choice in left).items())
         models = {f"alpha in {within}, biases {biases}": f"{many:,} models" for (within, biases), many in kinds}
-        return {"data": f"{self.drawn.data.name}, {len(self.drawn.data.test_y):,} test samples"} | models
+        data = {"data": f"{self.drawn.data.name}, {len(self.drawn.data.test_y):,} test samples"}
+        return {**data, **self.drawn.acceptance, **models}
 
     def groups(self, pending: Sequence[Trial]) -> list[Group]:
         """A few models each."""

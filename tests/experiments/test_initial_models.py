@@ -80,8 +80,20 @@ def test_biases_are_all_that_differs_between_the_two_of_a_pair(made):
 
 
 def test_a_pool_that_is_too_small_says_what_would_do(pool):
-    with pytest.raises(UserError, match=r"take 100 draws of 16 x 64, and \d+ of the 150 .* draws=\d+00` is likely"):
+    says = r"take 200 draws of 16 x 16, and \d+ of the 150 .* draws=\d+00` is likely to have enough, after about \d"
+    with pytest.raises(UserError, match=says):
         built(pool, "models=100")
+
+
+def test_the_plan_says_how_many_draws_are_accepted(pool):
+    from raylab.data.pool import draws
+
+    experiment = built(pool)
+    name = experiment.drawn.populations["fc2"].digest
+    alpha = draws(pool, "initial", 0)[name].alpha
+    inside = int(((alpha >= 5) & (alpha <= 9)).sum())
+    said = experiment.work(experiment.trials())["pool of 16 x 16 in [5, 9]"]
+    assert said == f"{100 * inside / 150:.2f} % of 150 draws accepted, 6 of {inside} taken"
 
 
 @pytest.mark.parametrize(
