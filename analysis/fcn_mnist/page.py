@@ -23,6 +23,7 @@ import numpy as np
 import published
 import pyarrow as pa
 import table_1
+import verdict
 from study import SIGNS, Study, signed
 
 from raylab.report import publish
@@ -60,6 +61,7 @@ def sections(study: Study) -> Iterator[Section]:
     yield "Figure 7: by layer", [figure_7.picture(study)], [(figure_7.NAME, *figure_7.table(study))]
     pictures = [figure_7.picture(study, figure_13.METRICS, figure_13.NAME)]
     yield "Figure 13: by layer", pictures, [(figure_13.NAME, *figure_7.table(study, figure_13.METRICS))]
+    yield "Beyond the paper: a verdict on every metric", study.scores.pictures(), verdict.tables(study.scores)
 
 
 def head(study: Study) -> str:
@@ -141,6 +143,7 @@ def main(folder: str, output: Path) -> Iterator[Path]:
             parts.append(replace(text, title="").markdown())
         if title.startswith("Table 1"):
             parts.append(differences(study))
+    parts.append("\n".join(f"- {sentence}" for sentence in study.scores.findings()) + "\n")
     page = output / f"{STEM}.md"
     page.write_text("\n".join(parts), encoding="utf-8")
     yield page

@@ -13,6 +13,8 @@ import pyarrow as pa
 
 from raylab.errors import UserError
 from raylab.report import labels
+from raylab.report.perturbed import Perturbed
+from raylab.report.scoreboard import Scoreboard
 from raylab.results import frame, load, rank, read_run_info
 from raylab.results.correlate import SCHEMA, correlate
 from raylab.results.text import TextTable, number, p_value
@@ -52,6 +54,11 @@ class Study:
     def pair(self) -> pa.Table:
         """Rows that are ok: trained, re-initialised, re-randomised."""
         return self.under(*PAIR)
+
+    @cached_property
+    def scores(self) -> Scoreboard:
+        """The verdict on every metric, over rows of every condition."""
+        return Perturbed(self.rows).scores
 
     def under(self, *conditions: str) -> pa.Table:
         """Rows that are ok: trained, or under these perturbations."""

@@ -50,6 +50,10 @@ def _apart(rows: Mapping[str, Row]) -> tuple[list[str], list[str]]:
     return known, [name for name in known if rows[name]["rho_lo"] * rows[name]["rho_hi"] > 0]
 
 
+def _some(metrics: Sequence[str]) -> str:
+    return f"{len(metrics)} {'has' if len(metrics) == 1 else 'have'}"
+
+
 def _names(metrics: Sequence[str]) -> str:
     return f" ({', '.join(labels.metric(name) for name in metrics)})" if metrics else ""
 
@@ -86,8 +90,7 @@ def about_groups(correlations: pa.Table) -> list[str]:
     said = []
     if known:
         said.append(
-            f"Of the {len(known)} spectral metrics of the paper, {len(apart)} have an interval without "
-            f"0{_names(apart)}."
+            f"Of the {len(known)} spectral metrics of the paper, {_some(apart)} an interval without 0{_names(apart)}."
         )
     strongest = _strongest(_of_most_layers(correlations))
     each = [name for name in dict.fromkeys(correlations["condition"].to_pylist()) if name != "all" and "+" not in name]
@@ -138,8 +141,8 @@ def _without_zero(within: Mapping[str, Row], across: Mapping[str, Row]) -> list[
     if not (known and others):
         return []
     return [
-        f"Of the {len(known)} spectral metrics of the paper, {len(apart)} have an interval without 0 among draws of "
-        f"a single layer{_names(apart)}, and {len(far)} across layers{_names(far)}, where layers of different size and "
+        f"Of the {len(known)} spectral metrics of the paper, {_some(apart)} an interval without 0 among draws of a "
+        f"single layer{_names(apart)}, and {len(far)} across layers{_names(far)}, where layers of different size and "
         "scale are compared: the one does not follow from the other."
     ]
 
