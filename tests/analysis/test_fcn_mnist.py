@@ -27,6 +27,7 @@ FILES = {
     "figure_7": {"figure_7": TABLE + FIGURE},
     "figure_12": {"figure_12": TABLE + FIGURE, "figure_12_metrics": TABLE + FIGURE},
     "figure_13": {"figure_13": TABLE + FIGURE},
+    "verdict": {"scoreboard": TABLE + FIGURE, "scoreboard_sweep": TABLE},
 }
 DRAWN = "figure_2_right"  # for real; of the others only the first and the last panel: dozens take seconds
 
