@@ -11,6 +11,7 @@ from raylab.report.draws import Draws
 from raylab.report.epochs import Epochs
 from raylab.report.perturbed import Perturbed
 from raylab.report.picture import Picture
+from raylab.report.search import Search
 from raylab.report.spectra import Spectra
 from raylab.report.untrained import Untrained
 from raylab.results.text import TextTable
@@ -56,5 +57,5 @@ class View(Protocol):
 
 def of(table: pa.Table) -> View:
     """The view of a results table (`raylab.results.load`)."""
-    kinds = (Draws, Epochs, Untrained, Spectra)
+    kinds = (Search, Draws, Epochs, Untrained, Spectra)
     return next((kind(table) for kind in kinds if kind.of(table)), None) or Perturbed(table)
