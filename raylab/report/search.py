@@ -85,10 +85,12 @@ class Search:
         given = ", ".join(f"{key} {_text(value)}" for key, value in best.values.items())
         longest = max(float(each.epochs[-1]) for each in self.samples)
         early = sum(each.epochs[-1] < longest for each in self.samples)
-        said = (
-            f"Of {plural(len(self.samples), 'sample')}, the best reaches {self._shown(best.last)} of {column}: {given}."
-        )
-        return [said, *([f"{early} of them have fewer epochs than the {longest:g} of others."] if early else [])]
+        reached = f"{'an' if column == 'accuracy' else 'a'} {column} of {self._shown(best.last)}"
+        said = f"Of {plural(len(self.samples), 'sample')}, the best reaches {reached}: {given}."
+        return [
+            said,
+            *([f"{plural(early, 'sample')} with fewer epochs than the {longest:g} of others."] if early else []),
+        ]
 
     def _shown(self, value: float) -> str:
         return shown(value, self.target.column) + (" %" if self.target.unit == "%" else "")

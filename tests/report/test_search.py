@@ -14,12 +14,13 @@ SCORES = {0.01: [0.1, 0.5, 0.8], 0.1: [0.1, 0.3], 0.001: [0.1, 0.4, 0.9]}
 def table():
     about = {"model": "fcn", "replicate": 0, "perturbation": "original", "seed": 0}
     rows = [
-        about | {"checkpoint": f"{rate}-{epoch}", "learning_rate": rate, "epoch": epoch, "layer": layer, "accuracy": score,
-                 "status": "ok"}
+        about
+        | {"checkpoint": f"{rate}-{epoch}", "learning_rate": rate, "epoch": epoch, "status": "ok"}
+        | {"layer": layer, "accuracy": score}
         for rate, scores in SCORES.items()
         for epoch, score in enumerate(scores)
         for layer in (None, "fc1")
-    ]  # fmt: skip
+    ]
     rows.append(rows[0] | {"learning_rate": 9.0, "status": "failed", "accuracy": None})
     order = np.random.default_rng(0).permutation(len(rows))
     found = pa.Table.from_pylist([rows[k] for k in order])
@@ -36,7 +37,7 @@ def test_samples_come_best_first_epoch_by_epoch(table):
     ]
     assert view.findings() == [
         "Of 3 samples, the best reaches an accuracy of 90.00 %: learning_rate 0.001.",
-        "1 of them have fewer epochs than the 2 of others.",
+        "1 sample with fewer epochs than the 2 of others.",
     ]
     assert [row[1:] for row in view.tables()[0].rows] == [["90.00", "2"], ["80.00", "2"], ["30.00", "1"]]
     assert view.files()["samples.csv"][1].num_rows == 8
