@@ -13,9 +13,9 @@ from typing import Any, cast
 from rich.console import Console
 
 from raylab import config as configuration
-from raylab import experiments, session, spectral, unread
+from raylab import experiments, session, spectral
 from raylab.cluster import inline, preflight
-from raylab.config import ClusterConfig, Config
+from raylab.config import ClusterConfig, Config, unread
 from raylab.report import progress
 from raylab.results import sink, statuses
 from raylab.session import CONFIG_DIR, EXIT_OK, FLUSH_ROWS, FLUSH_SECONDS
@@ -70,7 +70,7 @@ def usage() -> str:
     lines += [f"  {group:14} {', '.join(names)}" for group, names in groups.items()]
     lines += [
         "",
-        "common keys (raylab/config.py says what each of them means)",
+        "common keys (raylab/config/schema.py says what each of them means)",
         "  results=FOLDER  where rows, checkpoints and the report go; default results/NAME. The same command again",
         "                  runs what is missing.",
         "  plan=true       show what would be run, and stop",

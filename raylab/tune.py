@@ -49,7 +49,7 @@ def usage() -> str:
             "  KEY=a,b,c  KEY=choice(a,b)  KEY=choice([qr],[newton_schulz])  KEY=range(0,10)",
             "  KEY=interval(0,0.9)  KEY=int(interval(16,64))  KEY=tag(log,interval(1e-3,1e-1))",
             "",
-            "how (raylab/config.py says more)",
+            "how (raylab/config/schema.py says more)",
             "  tune.search=grid|random|optuna  default: grid of lists of values, random where there is an interval",
             "  tune.samples=20                 of random and optuna",
             "  tune.scheduler=asha             stop samples that fall behind: tune.grace=1 (epochs for each),",

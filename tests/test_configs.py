@@ -120,3 +120,18 @@ def test_a_folder_of_spectra_takes_more_models():
     base = config.compose(["model=a/one.safetensors"])[1]
     assert config.differences(base, config.compose(["model=[a/one.safetensors,b/two.pt]"])[1]) == []
     assert config.differences(base, config.compose(["model=a/one.safetensors", "spectral.split=true"])[1])
+
+
+def test_an_older_run_has_no_word_of_keys_that_came_later():
+    old, new = (config.compose(["experiment=digits"])[1] for _ in range(2))
+    for key in ("ranges", "retraction", "tune"):
+        del old[key]
+    assert config.differences(old, new) == []
+    del old["similarity"]
+    assert config.differences(old, new | {"similarity": False}) == ["similarity: True -> False"]
+
+
+def test_where_a_pool_lies_is_no_part_of_a_study():
+    words = ["experiment=models_by_alpha", "data=digits"]
+    one, other = (config.compose([*words, f"pool={place}"])[1] for place in ("here", "there"))
+    assert config.differences(one, other) == [] and config.answer_digest(one, {}) == config.answer_digest(other, {})

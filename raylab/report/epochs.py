@@ -141,7 +141,7 @@ def alpha_by_epoch(found: Sequence[Course]) -> Picture:
         Panel(name, lambda ax, some=some: _alphas(ax, some), note=_named(name), width=3.4, height=2.8)
         for name, some in _by_retraction(found).items()
     ]
-    caption = "Each line a layer of a model."
+    caption = "Each line a layer of a model; colours: the range that α is in at the start."
     return Picture("alpha_by_epoch", "α by epoch, fixed and free", caption, panels, _keys(found), columns=3)
 
 
@@ -162,7 +162,7 @@ def _colors(found: Sequence[Course]) -> dict[str, str]:
 
 
 def _keys(found: Sequence[Course]) -> list[Key]:
-    return [Key(f"α in {name} at the start", color, "_") for name, color in _colors(found).items()]
+    return [Key(f"α in {name}", color, "_") for name, color in _colors(found).items()]
 
 
 def _accuracies(ax: Axes, found: Sequence[Course], lowest: float) -> None:

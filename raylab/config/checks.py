@@ -12,7 +12,7 @@ from raylab.registry import suggest
 from raylab.types import Budget, Recipe
 
 if TYPE_CHECKING:
-    from raylab.config import ClusterConfig, Config, TuneConfig
+    from raylab.config.schema import ClusterConfig, Config, TuneConfig
 
 
 def check(config: Config) -> None:

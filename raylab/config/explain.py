@@ -1,0 +1,55 @@
+"""What is wrong with a command line, in one line."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from raylab.config.folder import groups
+from raylab.config.schema import SECTIONS
+from raylab.errors import UserError
+from raylab.registry import suggest
+
+
+def explain(error: Exception) -> str:
+    """Hydra's many lines, as one."""
+    text = str(error)
+    if several := re.search(r"Ambiguous value for argument '(.+)'|Sweep parameters '(.+)' requires", text):
+        word = several[1] or several[2]
+        return f"{word} gives several values, which `python -m raylab.tune` tries: give one, or a list in brackets."
+    if missing := re.search(r"Could not find '([^']+)/([^']+)'", text):
+        group, name = missing.groups()
+        return f"Unknown {group} '{name}'.{suggest(name, groups().get(group, []))}"
+    if unknown := re.search(r"Could not override '([^']+)'", text):
+        return _unknown_key(unknown[1])
+    if "See https" in text or "override '" in text:  # the grammar of an override
+        first = text.splitlines()[0].rstrip(".")
+        return f"Cannot read an override: {first}. Write key=value, quoted where it has brackets."
+    reason = str(error.__cause__ or text).splitlines()[0].rstrip(".")
+    where = text.splitlines()[0].removeprefix("Error merging override ").rstrip(".")
+    if "not a ListConfig" in reason:
+        return f"{where} must be a list: write it in brackets, key=[a,b]."
+    if composing := re.search(r"In '([^']+)': .* while composing", text):
+        file = f"{composing[1]}.yaml"
+        return (
+            f"{file} does not fit the schema: an experiment's first line must be `# @package _global_`, and keys known."
+        )
+    return f"Bad value in {where}: {reason}." if error.__cause__ else f"{reason}."
+
+
+def _unknown_key(key: str) -> str:
+    parent, _, leaf = key.rpartition(".")
+    owner = SECTIONS.get(parent)
+    if owner is None:
+        hint = f"add it with +{key}=... if its _target_ takes it"
+        return f"Unknown key '{key}': the chosen {parent} has no '{leaf}' ({hint})."
+    return f"Unknown key '{key}'.{suggest(leaf, owner.__dataclass_fields__)}"
+
+
+def refuse_extra(config: dict[str, Any]) -> None:
+    """What `+key=value` put where the schema has no such key: Hydra lets it pass, and nothing would read it."""
+    for parent, owner in SECTIONS.items():
+        section = config[parent] if parent else config
+        for key in section:
+            if key not in owner.__dataclass_fields__:
+                raise UserError(_unknown_key(f"{parent}.{key}" if parent else key))
