@@ -16,7 +16,7 @@ from raylab.errors import UserError
 from raylab.models.sources import label
 from raylab.registry import suggest
 from raylab.space import Choice, Dimension, Interval
-from raylab.types import ORIGINAL, PLAIN_SGD, Budget, Recipe, RetractionOptions, SpectralOptions, digest
+from raylab.types import ORIGINAL, Budget, Recipe, RetractionOptions, SpectralOptions, digest
 
 
 @dataclass(kw_only=True)
@@ -129,14 +129,11 @@ def study_digest(config: dict[str, Any], identity: Mapping[str, str]) -> str:
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What makes the rows of two configs incomparable, as "train.epochs: 12 -> 3"."""
     free = _AXES + _INCIDENTAL + {"spectra": _WEIGHTS, "alpha_fixed": _OF_FIXED}.get(str(new.get("kind")), ())
-    before, after = (_without(config, free) for config in (old, new))
-    before = {**_recipe_defaults(), **before}  # an older run has no word of what was added to the recipe since
+    # An older run has no word of keys that were added since, and raylab.run none of how a search is done.
+    defaults = _without(asdict(Config(name="")), free)
+    before, after = ({**defaults, **_without(config, free)} for config in (old, new))
     keys = sorted(before.keys() | after.keys())
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
-
-
-def _recipe_defaults() -> dict[str, Any]:
-    return {f"train.{key}": value for key, value in asdict(Recipe()).items() if key not in PLAIN_SGD}
 
 
 def conf_dir() -> Path:
