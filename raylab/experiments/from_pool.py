@@ -72,7 +72,7 @@ class FromPool:
 def models_from_pool(config: Config, biases: Sequence[str] = BIASES) -> FromPool:
     """The models of a config, each with these `biases`.
 
-    Raises UserError for what is not there, and a pool with too few draws of a range.
+    Raises UserError for what is not there, a pool with too few draws of a range, and ranges that share a model.
     """
     if config.pool is None:
         raise UserError(f"experiment={config.name} makes its models from a pool of draws. {pool.ADVICE}")
@@ -88,7 +88,7 @@ def models_from_pool(config: Config, biases: Sequence[str] = BIASES) -> FromPool
     layers = {layer.name: layer for population in found for layer in population.layers}
     _require_all(model, layers, skipped)
     alphas = pool.alphas(config.pool, INITIAL, config.seed)
-    return FromPool(
+    drawn = FromPool(
         model_name=str(config.model.get("name", config.model["_target_"])),
         make=make,
         load=load,
@@ -99,6 +99,8 @@ def models_from_pool(config: Config, biases: Sequence[str] = BIASES) -> FromPool
         choices=_choices(alphas, found, config, biases),
         skipped=skipped,
     )
+    _require_distinct(drawn)
+    return drawn
 
 
 def _require_all(model: Any, layers: Mapping[str, Layer], skipped: Mapping[str, str]) -> None:
@@ -108,6 +110,18 @@ def _require_all(model: Any, layers: Mapping[str, Layer], skipped: Mapping[str, 
     if missing:
         why = skipped.get(missing[0], "not among layers=")
         raise UserError(f"A model is drawn whole, and {missing[0]} cannot be measured ({why}): choose another size.")
+
+
+def _require_distinct(drawn: FromPool) -> None:
+    """A row knows its model by what it is made of: one that two ranges share would be missing from one of them."""
+    first: dict[str, Choice] = {}
+    for choice in drawn.choices:
+        other = first.setdefault(drawn.checkpoint(choice), choice)
+        if other is not choice:
+            raise UserError(
+                f"A model with alpha in {choice.alpha_range} is made of the same draws as one in {other.alpha_range}: "
+                "give ranges that do not overlap, or a results folder to each of them."
+            )
 
 
 def _choices(
