@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from raylab.report import courses, epochs, views
-from raylab.results import searched
+from raylab.results import frame, searched
 
 EPOCHS, MODELS = 4, 3
 RNG = np.random.default_rng(6)
@@ -51,6 +51,11 @@ def test_courses_are_the_rows_in_order(table):
     ]
     for each in found:
         np.testing.assert_allclose(each.accuracy, 100 * ACCURACY[each.retraction, each.alpha_range])
+
+
+def test_epochs_are_not_counted_as_models(table):
+    assert frame.count_models(table) == len(ACCURACY) * MODELS
+    assert frame.count_models(table.drop_columns("epoch")) == len(ACCURACY) * MODELS * EPOCHS
 
 
 def test_what_moves_and_what_only_would_have(table):
