@@ -25,15 +25,26 @@ _RETRACTION = {
     "retractions": (_FIXED, "how singular values are kept while a model is trained"),
     "retraction": (_FIXED, "how often singular values are seen to while a model is trained"),
 }
+_POOL = {
+    "pool": ("initial_models", "which draws models are made of"),
+    "ranges": ("initial_models", "which alpha models are made with"),
+}
+_DRAWS = {
+    "perturbations": (_TRAINING, "what takes the place of a layer"),
+    "draws": (_TRAINING, "how often a random perturbation is repeated"),
+}
+_BATCH = {"batch_size": (_TRAINING, "how many samples are evaluated at once")}
 _BOTH = {**_MODELS, **_PRECISION, **_RETRACTION}
 # Kind of experiment -> section of the config that it does not read -> which kind does, and what it says.
 UNREAD = {
-    _GIVEN: _MODELS | _RETRACTION,
-    _TRAINING: _PRECISION | _RETRACTION,
-    _FIXED: {key: what for key, what in {**_MODELS, **_PRECISION}.items() if key not in ("models", "train")},
-    "spectra": _BOTH,
-    "initial_layers": _BOTH,
-    "initial_models": {key: what for key, what in _BOTH.items() if key != "models"},
+    _GIVEN: _MODELS | _RETRACTION | _POOL,
+    _TRAINING: _PRECISION | _RETRACTION | _POOL,
+    _FIXED: {key: what for key, what in {**_MODELS, **_PRECISION}.items() if key not in ("models", "train")}
+    | _DRAWS
+    | _BATCH,
+    "spectra": _BOTH | _POOL,
+    "initial_layers": _BOTH | _POOL,
+    "initial_models": {key: what for key, what in _BOTH.items() if key != "models"} | _DRAWS,
 }
 
 
