@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from raylab.data import parquet
 from raylab.errors import UserError
 
-COLUMNS = ["checkpoint", "perturbation", "seed", "draw", "alpha"]
+COLUMNS = ["checkpoint", "perturbation", "seed", "draw", "status", "alpha"]
 ADVICE = "Run `python -m raylab.run experiment=alpha_at_init`, and give its results folder: pool=FOLDER."
 
 
 def alphas(folder: str | Path, perturbation: str, seed: int) -> dict[str, NDArray[np.float64]]:
-    """Population -> alpha of its draws (draws,), NaN where one was not measured or has no fit.
+    """Population -> alpha of its draws (draws,) up to the first that was not measured, NaN where one has no fit.
 
+    Beyond a gap, which a run that is broken off leaves, the first draws that fit would be others once it is filled.
     Rows of another seed are other draws. Raises UserError where there is no such row, or a file is damaged.
     """
     import pyarrow as pa
@@ -26,7 +27,9 @@ def alphas(folder: str | Path, perturbation: str, seed: int) -> dict[str, NDArra
         raise UserError(f"pool={folder} is no results folder with rows. {ADVICE}")
     parts = [pa.table({name: parquet.column(path, name, ADVICE) for name in COLUMNS}) for path in files]
     rows = pa.concat_tables(parts, promote_options="permissive")
-    checkpoint, done = (np.array(rows.column(name).to_pylist()) for name in ("checkpoint", "perturbation"))
+    checkpoint, done, status = (
+        np.array(rows.column(name).to_pylist()) for name in ("checkpoint", "perturbation", "status")
+    )
     draw, alpha = (rows.column(name).to_numpy(zero_copy_only=False) for name in ("draw", "alpha"))
     mine = (done == perturbation) & (rows.column("seed").to_numpy() == seed)
     if not mine.any():
@@ -34,7 +37,8 @@ def alphas(folder: str | Path, perturbation: str, seed: int) -> dict[str, NDArra
     found = {}
     for population in dict.fromkeys(checkpoint[mine]):
         here = mine & (checkpoint == population)
-        values = np.full(int(draw[here].max()) + 1, np.nan)
+        values, measured = np.full(int(draw[here].max()) + 1, np.nan), np.zeros(int(draw[here].max()) + 1, dtype=bool)
         values[draw[here]] = alpha[here].astype(np.float64)
-        found[str(population)] = values
+        measured[draw[here & (status != "failed")]] = True
+        found[str(population)] = values[: int(np.argmin([*measured, False]))]
     return found
