@@ -10,7 +10,7 @@ less than half of the accuracy is left. Writes a table of layers, one of archite
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,12 +55,25 @@ class Cost:
 
 def main(folders: Sequence[str], output: Path) -> Iterator[Path]:
     """Write the tables and the figure."""
-    costs = [cost for folder in folders for cost in costs_of(frame.ok(load(folder)), folder)]
+    found = {folder: costs_of(frame.ok(load(folder)), folder) for folder in folders}
+    costs = [cost for each in found.values() for cost in each]
+    _require_distinct(found)
     costs.sort(key=lambda cost: (cost.width, cost.depth, cost.model, cost.place))
     numbers = pa.Table.from_pylist([asdict(cost) for cost in costs])
     yield from publish.table(output, "critical_layers", table_of_layers(costs), numbers)
     yield from publish.table(output, "critical_by_architecture", table_of_models(costs), summary(costs))
     yield from publish.figure(output, picture_of(costs))
+
+
+def _require_distinct(found: Mapping[str, Sequence[Cost]]) -> None:
+    """Models are told apart by their names: those of two recipes would be taken for one."""
+    first: dict[str, str] = {}
+    for folder, costs in found.items():
+        for cost in costs:
+            if first.setdefault(cost.model, folder) != folder:
+                raise UserError(
+                    f"{cost.model} is in {first[cost.model]} and in {folder}: give the folders of one recipe at a time."
+                )
 
 
 def costs_of(rows: pa.Table, folder: str) -> list[Cost]:

@@ -29,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(overrides: list[str], extra_dir: str | None, command: str) -> int:
     unread.refuse_tuning(overrides)
-    return run(*configuration.compose(overrides, extra_dir), command)
+    config, settings = configuration.compose(overrides, extra_dir)
+    del settings["tune"]  # which a file may have given: rows and folder are those of a sweep by raylab.tune
+    return run(config, settings, command)
 
 
 def run(config: Config, settings: dict[str, Any], command: str) -> int:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from raylab import config
+from raylab import config, samples
 from raylab.errors import UserError
 from raylab.types import PLAIN_SGD
 
@@ -114,6 +114,16 @@ def test_a_folder_takes_more_of_the_same_study_but_no_other():
     older = {**base, "train": {key: base["train"][key] for key in PLAIN_SGD}}  # before recipes said more
     assert config.differences(older, base) == []
     assert config.differences(older, config.compose(["train.warmup=2"])[1]) == ["train.warmup: 0.0 -> 2.0"]
+    oldest = {key: value for key, value in base.items() if key not in ("tune", "retraction", "retractions", "ranges")}
+    assert config.differences(oldest, base) == config.differences(base, oldest) == []
+
+
+def test_a_sweep_and_raylab_run_share_a_folder_but_a_search_has_its_own():
+    words = ["experiment=fcn_mnist", "data=digits", "models=2"]
+    by_run, sweep = config.compose(words)[1], samples.plan(words, None).settings
+    assert config.differences(by_run, sweep) == config.differences(sweep, by_run) == []
+    search = samples.plan([*words[:2], "models=1", "train.learning_rate=choice(0.05,0.1)"], None).settings
+    assert any(each.startswith("tune.space") for each in config.differences(by_run, search))
 
 
 def test_a_folder_of_spectra_takes_more_models():

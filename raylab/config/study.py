@@ -46,8 +46,9 @@ def study_digest(config: dict[str, Any], identity: Mapping[str, str]) -> str:
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What makes the rows of two configs incomparable, as "train.epochs: 12 -> 3"."""
     free = _AXES + _INCIDENTAL + {"spectra": _WEIGHTS, "alpha_fixed": _OF_FIXED}.get(str(new.get("kind")), ())
-    before, after, defaults = (_without(config, free) for config in (old, new, asdict(Config(name=""))))
-    before = {**defaults, **before}  # a key that was added to the schema since does, at its default, what was done
+    # An older run has no word of keys that were added since, and raylab.run none of how a search is done.
+    defaults = _without(asdict(Config(name="")), free)
+    before, after = ({**defaults, **_without(config, free)} for config in (old, new))
     keys = sorted(before.keys() | after.keys())
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
 

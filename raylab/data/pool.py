@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from raylab.data import parquet
 from raylab.errors import UserError
 
-COLUMNS = ["checkpoint", "perturbation", "seed", "draw", "alpha", "seconds"]
+COLUMNS = ["checkpoint", "perturbation", "seed", "draw", "status", "alpha", "seconds"]
 ADVICE = "Run `python -m raylab.run experiment=alpha_at_init`, and give its results folder: pool=FOLDER."
 
 
 class Draws(NamedTuple):
     """What is known of the draws of a population."""
 
-    alpha: NDArray[np.float64]  # (draws,), NaN where one was not measured or has no fit
+    alpha: NDArray[np.float64]  # (draws,), up to the first that was not measured; NaN where one has no fit
     seconds: float  # of work for one
 
     def within(self, low: float, high: float) -> NDArray[np.intp]:
@@ -32,6 +32,7 @@ NONE = Draws(np.empty(0), 0.0)
 def draws(folder: str | Path, perturbation: str, seed: int) -> dict[str, Draws]:
     """Population -> its draws.
 
+    Beyond a gap, which a run that is broken off leaves, the first draws that fit would be others once it is filled.
     Rows of another seed are other draws. Raises UserError where there is no such row, or a file is damaged.
     """
     import pyarrow as pa
@@ -41,7 +42,9 @@ def draws(folder: str | Path, perturbation: str, seed: int) -> dict[str, Draws]:
         raise UserError(f"pool={folder} is no results folder with rows. {ADVICE}")
     parts = [pa.table({name: parquet.column(path, name, ADVICE) for name in COLUMNS}) for path in files]
     rows = pa.concat_tables(parts, promote_options="permissive")
-    checkpoint, done = (np.array(rows.column(name).to_pylist()) for name in ("checkpoint", "perturbation"))
+    checkpoint, done, status = (
+        np.array(rows.column(name).to_pylist()) for name in ("checkpoint", "perturbation", "status")
+    )
     draw, alpha, seconds = (rows.column(name).to_numpy(zero_copy_only=False) for name in ("draw", "alpha", "seconds"))
     mine = (done == perturbation) & (rows.column("seed").to_numpy() == seed)
     if not mine.any():
@@ -49,7 +52,9 @@ def draws(folder: str | Path, perturbation: str, seed: int) -> dict[str, Draws]:
     found: dict[str, Draws] = {}
     for population in dict.fromkeys(checkpoint[mine]):
         here = mine & (checkpoint == population)
-        values = np.full(int(draw[here].max()) + 1, np.nan)
+        values, measured = np.full(int(draw[here].max()) + 1, np.nan), np.zeros(int(draw[here].max()) + 1, dtype=bool)
         values[draw[here]] = alpha[here].astype(np.float64)
-        found[str(population)] = Draws(values, float(np.nan_to_num(seconds[here].astype(np.float64)).mean()))
+        measured[draw[here & (status != "failed")]] = True
+        whole = values[: int(np.argmin([*measured, False]))]
+        found[str(population)] = Draws(whole, float(np.nan_to_num(seconds[here].astype(np.float64)).mean()))
     return found

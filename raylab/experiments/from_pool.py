@@ -37,7 +37,7 @@ class Choice:
     draws: Mapping[str, int]  # layer -> which draw of its population
 
     def checkpoint(self, populations: Mapping[str, Population]) -> str:
-        """Digest of all that determines the weights but the seed."""
+        """Digest of all that determines the weights but the seed, and the replicate, whose biases they are."""
         return digest([[populations[name].digest, name, k] for name, k in self.draws.items()] + [self.biases])
 
 
@@ -74,7 +74,7 @@ class FromPool:
 def models_from_pool(config: Config, biases: Sequence[str] = BIASES) -> FromPool:
     """The models of a config, each with these `biases`.
 
-    Raises UserError for what is not there, and a pool with too few draws of a range.
+    Raises UserError for what is not there, a pool with too few draws of a range, and ranges that share a model.
     """
     if config.pool is None:
         raise UserError(f"experiment={config.name} makes its models from a pool of draws. {pool.ADVICE}")
@@ -91,7 +91,7 @@ def models_from_pool(config: Config, biases: Sequence[str] = BIASES) -> FromPool
     _require_all(model, layers, skipped)
     wanted = _wanted(pool.draws(config.pool, INITIAL, config.seed), found, config)
     _require_enough(wanted, config)
-    return FromPool(
+    drawn = FromPool(
         model_name=str(config.model.get("name", config.model["_target_"])),
         make=make,
         load=load,
@@ -103,6 +103,8 @@ def models_from_pool(config: Config, biases: Sequence[str] = BIASES) -> FromPool
         acceptance={each.what: each.accepted for each in wanted},
         skipped=skipped,
     )
+    _require_distinct(drawn)
+    return drawn
 
 
 def _require_all(model: Any, layers: Mapping[str, Layer], skipped: Mapping[str, str]) -> None:
@@ -112,6 +114,18 @@ def _require_all(model: Any, layers: Mapping[str, Layer], skipped: Mapping[str, 
     if missing:
         why = skipped.get(missing[0], "not among layers=")
         raise UserError(f"A model is drawn whole, and {missing[0]} cannot be measured ({why}): choose another size.")
+
+
+def _require_distinct(drawn: FromPool) -> None:
+    """A row knows its model by what it is made of: one that two ranges share would be missing from one of them."""
+    first: dict[str, Choice] = {}
+    for choice in drawn.choices:
+        other = first.setdefault(drawn.checkpoint(choice), choice)
+        if other is not choice:
+            raise UserError(
+                f"A model with alpha in {choice.alpha_range} is made of the same draws as one in {other.alpha_range}: "
+                "give ranges that do not overlap, or a results folder to each of them."
+            )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,23 +10,31 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raylab.report.untrained import lower_end
-from raylab.results import frame
+from raylab.results import frame, searched
+from raylab.results.text import significant
 
 FREE = "free"  # the retraction that is none
+MODEL = ("seed", "replicate")  # what tells models apart that are trained alike; their checkpoints tell epochs apart too
 Values = NDArray[np.float64]  # (E, n): E epochs from the first, n models; NaN where a model has not come so far
 
 
 @dataclass(frozen=True)
 class Course:
-    """What became of the models of one range of alpha under one retraction."""
+    """What became of the models of one range of alpha under one retraction; of a search, those of one sample."""
 
     retraction: str
     alpha_range: str
+    sample: str  # of a search, the values that were tried: "learning_rate=0.01"
     epochs: NDArray[np.float64]  # (E,)
     accuracy: Values  # [%]
     train_loss: Values  # [nats]
     alpha: Mapping[str, Values]  # by layer
     alpha_float32: Mapping[str, Values]  # of the weights before their spectrum was restored
+
+    @property
+    def name(self) -> str:
+        """What tells it from the others."""
+        return ", ".join(filter(None, (self.retraction, self.alpha_range, self.sample)))
 
     @property
     def last(self) -> int:
@@ -75,29 +83,41 @@ def courses(results: pa.Table) -> list[Course]:
     for name in names:
         for within in sorted(set(ranges[retractions == name]), key=lower_end):
             rows = results.filter(pa.array((retractions == name) & (ranges == within)))
-            found += _course(name, within, rows)
+            found += [course for sample, some in _samples(rows) for course in _course(name, within, sample, some)]
     return found
 
 
-def _course(retraction: str, within: str, rows: pa.Table) -> list[Course]:
-    whole = frame.select(rows, "", None)
-    if not whole.num_rows:
-        return []
-    epochs, models = (np.unique(frame.floats(whole, name)) for name in ("epoch", "replicate"))
+def _samples(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """The rows of each sample of a search, by the values that were tried; all of them where nothing was searched."""
+    keys = [name for name in searched.columns(rows.schema) if name not in ("retractions", "ranges")]
+    which = frame.codes(rows, *keys) if keys else np.zeros(rows.num_rows, dtype=np.intp)
+    for code in range(int(which.max(initial=-1)) + 1):
+        some = rows.filter(pa.array(which == code))
+        values = {key: some[key][0].as_py() for key in keys}
+        words = (f"{k}={significant(v) if isinstance(v, float) else v}" for k, v in values.items() if v is not None)
+        yield ", ".join(words), some
 
-    def spread(some: pa.Table, column: str) -> Values:
+
+def _course(retraction: str, within: str, sample: str, rows: pa.Table) -> list[Course]:
+    name, model, epoch = frame.texts(rows, "layer"), frame.codes(rows, *MODEL), frame.floats(rows, "epoch")
+    whole = name == ""
+    if not whole.any():
+        return []
+    epochs, models = np.unique(epoch[whole]), np.unique(model[whole])
+
+    def spread(some: NDArray[np.bool_], column: str) -> Values:
         values = np.full((len(epochs), len(models)), np.nan)
-        epoch, model = frame.floats(some, "epoch"), frame.floats(some, "replicate")
-        known = np.isin(epoch, epochs) & np.isin(model, models)
+        known = some & np.isin(epoch, epochs) & np.isin(model, models)
         places = np.searchsorted(epochs, epoch[known]), np.searchsorted(models, model[known])
-        values[places] = frame.floats(some, column)[known]
+        values[places] = frame.floats(rows, column)[known]
         return values
 
-    layers = {layer: frame.select(rows, layer, None) for layer in frame.layers(rows)}
+    layers = {layer: name == layer for layer in frame.layers(rows)}
     return [
         Course(
             retraction,
             within,
+            sample,
             epochs,
             100 * spread(whole, "accuracy"),
             spread(whole, "train_loss"),
@@ -116,6 +136,7 @@ def numbers(found: Sequence[Course]) -> pa.Table:
         means = {name: mean_of(values) for name, values in columns.items()}
         for at, epoch in enumerate(each.epochs):
             row = {"retraction": each.retraction, "alpha_range": each.alpha_range, "epoch": int(epoch)}
+            row |= {"sample": each.sample} if each.sample else {}
             row["n"] = int(np.isfinite(each.accuracy[at]).sum())
             for name, (mean, sem) in means.items():
                 row |= {name: float(mean[at]), f"{name}_sem": float(sem[at])}

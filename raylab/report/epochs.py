@@ -77,8 +77,10 @@ def _findings(each: Course) -> list[str]:
     models = plural(each.accuracy.shape[1], "model")
     goals = [f"{goal:g} % at epoch {at}" for goal in GOALS if (at := each.reached(goal)) is not None]
     how = "trained free" if each.retraction == FREE else f"with α fixed by {each.retraction}"
+    reach = "reach" if each.accuracy.shape[1] > 1 else "reaches"
+    where = f"{each.alpha_range}, {each.sample}" if each.sample else each.alpha_range
     said = (
-        f"α in {each.alpha_range}: {models} {how} reach {number(float(accuracy), 2)}{error} % after "
+        f"α in {where}: {models} {how} {reach} {number(float(accuracy), 2)}{error} % after "
         f"{plural(int(each.epochs[each.last]), 'epoch')}" + (f" ({', '.join(goals)})" if goals else "")
     )
     return [f"{said}; α of a layer moves by at most {significant(each.drift, 2)}."]
@@ -97,7 +99,7 @@ def last_table(found: Sequence[Course]) -> TextTable:
         alphas = [_at(each.alpha[layer], each.last, 2) if layer in each.alpha else "–" for layer in layers]
         moved = [significant(each.drift, 2), significant(each.drift_float32, 2)]
         cells = [f"{each.epochs[each.last]:.0f}", f"{n:,}", _at(each.accuracy, each.last, 3), *reached, *alphas, *moved]
-        rows.append([f"{each.retraction}, {each.alpha_range}", *cells])
+        rows.append([each.name, *cells])
     goals = (f"epoch of {goal:g} %" for goal in GOALS)
     header = ["training, range of α", "epochs", "n", "accuracy [%]", *goals, *(f"α {layer}" for layer in layers)]
     note = (
@@ -117,7 +119,7 @@ def epoch_table(found: Sequence[Course]) -> TextTable:
     epochs = sorted({int(epoch) for each in found for epoch in each.epochs})
     by_course = [dict(zip(each.epochs.astype(int).tolist(), mean_of(each.accuracy)[0], strict=True)) for each in found]
     rows = [[str(epoch), *(number(means.get(epoch), 2) for means in by_course)] for epoch in epochs]
-    header = ["epoch", *(f"{each.retraction}, {each.alpha_range}" for each in found)]
+    header = ["epoch", *(each.name for each in found)]
     return TextTable("Accuracy [%] by epoch", header, rows)
 
 

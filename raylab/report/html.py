@@ -137,7 +137,7 @@ def _pairs(shown: list[Shown]) -> list[list[Shown]]:
 
 def _counts(table: pa.Table, info: Mapping[str, Any]) -> dict[str, Any]:
     status = Counter(frame.texts(table, "status"))
-    models = len(np.unique(frame.codes(table, *frame.MODEL)))
+    models = frame.count_models(table)
     planned = int(info.get("planned") or 0)
     return {
         "rows": table.num_rows,

@@ -105,6 +105,13 @@ def one_model(table: pa.Table) -> bool:
     return bool(codes(table, *MODEL).max(initial=0) == 0)
 
 
+def count_models(table: pa.Table) -> int:
+    """How many models there are. Where rows are of epochs, each with other weights, those of the first count."""
+    epoch = floats(table, "epoch")
+    first = ~(epoch > np.nanmin(epoch, initial=np.inf))
+    return len(np.unique(codes(table, *MODEL)[first]))
+
+
 def mean_over_models(table: pa.Table, column: str) -> Mean:
     """Mean of a column, the draws of one model averaged first. Rows without a finite value do not count."""
     values = floats(table, column)

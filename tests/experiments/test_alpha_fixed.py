@@ -178,6 +178,9 @@ def test_a_retraction_of_ones_own(pool, tmp_path, monkeypatch):
         ("pool=null", "from a pool of draws"),
         ("stack=2", "stack=2 is for kind=perturb_layers"),
         ("similarity=true", "is for kind=perturb_layers"),
+        ("draws=3", "is for kind=perturb_layers"),
+        ("perturbations=[reinit]", "is for kind=perturb_layers"),
+        ("batch_size=10", "is for kind=perturb_layers"),
         ("layers=[fc1]", "drawn whole, and fc2 cannot be measured"),
     ],
 )
@@ -191,6 +194,13 @@ def test_what_makes_no_sense_is_one_line(pool, tmp_path, override, says):
 @pytest.mark.parametrize("word", ["retractions=[free]", "retraction.every=1"])
 def test_retractions_are_refused_elsewhere(experiment, word):
     with pytest.raises(UserError, match="is for kind=alpha_fixed"):
+        config.compose([f"experiment={experiment}", word])
+
+
+@pytest.mark.parametrize("experiment", ["digits", "gpt2", "spectra", "alpha_at_init"])
+@pytest.mark.parametrize("word", ["pool=FOLDER", "ranges=[[2,6]]"])
+def test_a_pool_is_refused_elsewhere(experiment, word):
+    with pytest.raises(UserError, match="is for kind=initial_models"):
         config.compose([f"experiment={experiment}", word])
 
 

@@ -113,3 +113,9 @@ def test_what_makes_no_sense_is_one_line(pool, override, says):
     with pytest.raises(UserError, match=says) as error:
         built(pool, override)
     assert "\n" not in str(error.value)
+
+
+def test_ranges_that_share_a_model_are_refused(pool):
+    """Both would be one row, with either range as its label."""
+    with pytest.raises(UserError, match=r"alpha in \[2, 4.001\] is made of the same draws as one in \[2, 4\]"):
+        built(pool, "ranges=[[2,4],[2,4.001]]")

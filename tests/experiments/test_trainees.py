@@ -38,6 +38,30 @@ class Tanh(FCN):
         return self.fc2(torch.tanh(self.fc1(x)))
 
 
+class Chained(nn.Module):
+    """It draws its own weights, which are not those of a chain of fully connected layers: no biases, or a kernel."""
+
+    def __init__(self, classes: int, kernel: bool) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3) if kernel else nn.Linear(64, 16, bias=False)
+        self.last = nn.Linear(144 if kernel else 16, classes, bias=kernel)
+
+    def forward(self, x):
+        x = x.view(-1, 1, 8, 8) if self.last.bias is not None else x.flatten(1)
+        return self.last(torch.relu(self.first(x)).flatten(1))
+
+    def initial_state(self, rng):
+        return {name: self.initial_law(array, name)(rng) for name, array in self.state_dict().items()}
+
+    def initial_law(self, layer, parameter):
+        shape = tuple(layer.shape)
+        return lambda rng: (0.1 * rng.standard_normal(shape)).astype(np.float32)
+
+    def load(self, state):
+        self.load_state_dict({name: torch.tensor(array) for name, array in state.items()})
+        return self.eval()
+
+
 def lone_output(classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
 
@@ -89,6 +113,12 @@ def test_what_is_no_relu_network_or_has_a_recipe_of_its_own_goes_by_autograd(tmp
     assert baseline.values["accuracy"] > 0.8 and (tanh.depth, tanh.width) == (1, 24)
     roads = [type(built(tmp_path, "relu", *shape, *more).trainee) for more in ([], ["train.schedule=cosine"])]
     assert roads == [ReluTrainee, AutogradTrainee]
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_weights_that_are_no_chain_of_layers_go_by_autograd(tmp_path, kernel):
+    made = built(tmp_path, "Chained", f"+model.kernel={kernel}")
+    assert isinstance(made.trainee, AutogradTrainee) and not made.trainee.flat
 
 
 @pytest.mark.parametrize(

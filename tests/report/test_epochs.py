@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from raylab.report import courses, epochs, views
+from raylab.results import frame, searched
 
 EPOCHS, MODELS = 4, 3
 RNG = np.random.default_rng(6)
@@ -52,6 +53,11 @@ def test_courses_are_the_rows_in_order(table):
         np.testing.assert_allclose(each.accuracy, 100 * ACCURACY[each.retraction, each.alpha_range])
 
 
+def test_epochs_are_not_counted_as_models(table):
+    assert frame.count_models(table) == len(ACCURACY) * MODELS
+    assert frame.count_models(table.drop_columns("epoch")) == len(ACCURACY) * MODELS * EPOCHS
+
+
 def test_what_moves_and_what_only_would_have(table):
     fixed, _, free, _ = courses.courses(table)
     assert fixed.drift == 0 and fixed.drift_float32 == 5
@@ -75,6 +81,24 @@ def test_an_unfinished_run_is_summed_up_where_all_models_are(table):
     assert each.last == 1 and np.isnan(each.accuracy[2:, 1]).all()
     mean, sem = courses.mean_of(each.accuracy)
     assert mean[3] == pytest.approx(np.nanmean(each.accuracy[3])) and np.isfinite(sem[3])
+
+
+def test_samples_of_a_search_and_models_of_other_seeds_are_not_each_other(table):
+    """A search over the learning rate, and two seeds: both have the same replicates, ranges and retractions."""
+    rows, some = [], [row for row in table.to_pylist() if row["retraction"] == "free"]
+    for at, (rate, seed) in enumerate([(0.1, 0), (0.1, 1), (0.2, 0)]):
+        rows += [row | {"seed": seed, "learning_rate": rate, "accuracy": row["accuracy"] / (1 + at)} for row in some]
+    plain = pa.Table.from_pylist(rows)
+    kinds = {"learning_rate": searched.field("learning_rate", "train.learning_rate", "choice(0.1,0.2)", float)}
+    found = courses.courses(plain.cast(pa.schema([kinds.get(field.name, field) for field in plain.schema])))
+    assert [(each.alpha_range, each.sample) for each in found] == [
+        (within, f"learning_rate={rate}") for within in ("[2, 6]", "[10, 12]") for rate in (0.1, 0.2)
+    ]
+    accuracy = 100 * ACCURACY["free", "[2, 6]"]
+    np.testing.assert_allclose(found[0].accuracy, np.hstack([accuracy, accuracy / 2]))
+    np.testing.assert_allclose(found[1].accuracy, accuracy / 3)
+    assert found[0].drift == pytest.approx(moved("free", EPOCHS - 1, MODELS - 1))
+    assert [row["sample"] for row in courses.numbers(found[:1]).to_pylist()] == ["learning_rate=0.1"] * EPOCHS
 
 
 def test_tables_findings_and_figures(table):

@@ -57,6 +57,17 @@ def test_polishing_is_scipys_polar_factor_in_float64(shape, by):
     assert off == pytest.approx(np.abs(q.T @ q - np.eye(shape[1])).max(), rel=1e-12, abs=1e-15)
 
 
+@pytest.mark.parametrize("singular", [1.5, 2.0, 3.0])
+def test_polishing_finds_the_polar_factor_of_what_is_far_in_one_direction(singular):
+    """Every entry of Q^T Q - I is small, and yet the iteration alone would miss it (2) or never end (3)."""
+    rng = np.random.default_rng(8)
+    polar_factor, direction = np.linalg.qr(rng.standard_normal((300, 200)))[0], rng.standard_normal(200)
+    direction /= np.linalg.norm(direction)
+    q = polar_factor @ (np.eye(200) + (singular - 1) * np.outer(direction, direction))
+    ours, off = polished(q)
+    assert off < 0.5 and np.abs(ours - polar_factor).max() < 1e-12
+
+
 def test_a_projection_is_the_nearest_matrix_of_that_spectrum():
     rng = np.random.default_rng(1)
     w, spectrum = rng.standard_normal((12, 7)), np.sort(rng.uniform(0, 3, 7))[::-1]
