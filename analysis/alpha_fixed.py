@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from raylab.errors import UserError
@@ -60,7 +61,7 @@ def table_6(found: Sequence[courses.Course]) -> tuple[TextTable, pa.Table]:
     """Accuracy at the published number of epochs, alpha of every layer and how far it has moved."""
     rows, lines = [], []
     for each in found:
-        at = int(min(PUBLISHED_EPOCHS, each.epochs[each.last]) - each.epochs[0])
+        at = int(np.searchsorted(each.epochs, min(PUBLISHED_EPOCHS, each.epochs[each.last])))
         accuracy, sem = (float(values[at]) for values in courses.mean_of(each.accuracy))
         published = PUBLISHED.get(each.alpha_range, (float("nan"), float("nan")))
         alphas = {layer: [float(v[at]) for v in courses.mean_of(values)] for layer, values in each.alpha.items()}

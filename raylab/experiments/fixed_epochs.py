@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from raylab.experiments.alpha_fixed import AlphaFixed, FixedModel
 
 # Checkpoints of a model that is being trained: rows reach the disk an epoch or two after the one that is at work, and
-# what is missing after a kill starts from the checkpoint before it. Of one that is trained the newest is kept.
+# what is missing after a kill starts from the checkpoint before it. Of one that is trained the last two are kept.
 KEPT = 4
 
 
@@ -137,7 +137,7 @@ def _or_none(number: float) -> float | None:
 
 
 def _keep_newest(experiment: AlphaFixed, model: FixedModel) -> None:
-    """Of all checkpoints of a model but the newest, none is needed any more."""
+    """Of a model that is trained the last checkpoint, and the one before it: the rows of the last epoch may be lost."""
     newest = experiment.newest(model, experiment.recipe.epochs)
-    for epoch in range(1, newest):
+    for epoch in range(1, newest - 1):
         experiment.checkpoints.remove(model.checkpoint(epoch))

@@ -90,7 +90,7 @@ def test_the_network_evaluated_is_the_one_measured(made):
 
 
 def test_epochs_models_ranges_and_retractions_extend_a_folder(pool, made, tmp_path):
-    """Epochs from the newest checkpoint, the rest as if it had been there from the first; only the newest is kept."""
+    """Epochs from the newest checkpoint, the rest as if it had been there from the first; the last two are kept."""
     _, whole = made
     few = built(pool, tmp_path, "train.epochs=1", "models=1", "ranges=[[4,8]]", "retractions=[newton_schulz]")
     before = stream(few)
@@ -103,7 +103,9 @@ def test_epochs_models_ranges_and_retractions_extend_a_folder(pool, made, tmp_pa
     assert work["alpha in [2, 4], free"] == "2 models, 4 epochs to train"
     assert by_id([*before, *stream(more, pending)]) == by_id(whole)
     kept = {path.stem for path in (tmp_path / "checkpoints").iterdir()}
-    assert kept == {model.checkpoint(2) for model in more.models}
+    assert kept == {model.checkpoint(epoch) for model in more.models for epoch in (1, 2)}
+    lost = [trial for trial in more.trials() if more.places[trial.checkpoint][1] == 2]  # rows of the last epoch
+    assert more.work(lost)["alpha in [2, 4], free"] == "2 models, 2 epochs to train"
 
 
 def test_a_run_broken_off_anywhere_goes_on_to_the_same_rows(pool, made, tmp_path):
