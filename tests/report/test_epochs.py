@@ -112,5 +112,5 @@ def test_tables_findings_and_figures(table):
     view.pictures()[0].panels[0].fill(ax)
     drawn = [line.get_ydata() for line in ax.lines if len(line.get_ydata()) == EPOCHS]
     np.testing.assert_allclose(
-        drawn, [100 * ACCURACY["newton_schulz", name].mean(1) for name in ("[2, 6]", "[10, 12]")]
+        drawn, [100 - 100 * ACCURACY["newton_schulz", name].mean(1) for name in ("[2, 6]", "[10, 12]")]
     )
