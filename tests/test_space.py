@@ -42,6 +42,8 @@ def test_one_value_is_left_as_it_is(word):
         ("train.learning_rate=tag(log,interval(0,1))", "its logarithm from above 0"),
         ("seed=shuffle(range(0,3))", "write key=choice(a,b)"),
         ("model=glob(*)", "write key=choice(a,b)"),
+        ("results=choice(a,b)", "results changes no answer, and cannot be searched"),
+        ("cluster.workers=1,2", "cluster.workers changes no answer"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_in_one_line(word, says):

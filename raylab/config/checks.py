@@ -46,6 +46,12 @@ def check(config: Config) -> None:
 
 
 def _check_recipe(recipe: Recipe) -> None:
+    if not recipe.learning_rate > 0:
+        raise UserError(f"train.learning_rate={recipe.learning_rate:g} must be more than 0, such as 0.05.")
+    if not 0 <= recipe.momentum < 1:
+        raise UserError(f"train.momentum={recipe.momentum:g} must be at least 0 and below 1.")
+    if not recipe.weight_decay >= 0:
+        raise UserError(f"train.weight_decay={recipe.weight_decay:g} must be at least 0.")
     if not 0 <= recipe.warmup <= recipe.epochs:
         raise UserError(f"train.warmup={recipe.warmup:g} must be between 0 and train.epochs={recipe.epochs}.")
     if not 0 <= recipe.label_smoothing < 1:

@@ -27,6 +27,8 @@ def explain(error: Exception) -> str:
         return f"Cannot read an override: {first}. Write key=value, quoted where it has brackets."
     reason = str(error.__cause__ or text).splitlines()[0].rstrip(".")
     where = text.splitlines()[0].removeprefix("Error merging override ").rstrip(".")
+    if "could not be converted to Integer" in reason:
+        return f"{where} must be a whole number (in a search: int(interval(1,9)) or range(1,9))."
     if "not a ListConfig" in reason:
         return f"{where} must be a list: write it in brackets, key=[a,b]."
     if composing := re.search(r"In '([^']+)': .* while composing", text):

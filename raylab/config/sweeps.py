@@ -8,6 +8,8 @@ from typing import Any
 from raylab.errors import UserError
 from raylab.space import Choice, Dimension, Interval
 
+NO_SAMPLE = ("results", "plan", "progress", "cluster", "tune", "pool", "experiment", "activations", "stack")
+
 
 def searched(overrides: Sequence[str]) -> tuple[list[str], dict[str, Dimension]]:
     """The overrides that give one value, and what the others search: key=choice(...), range(...), interval(...), a,b.
@@ -25,10 +27,17 @@ def searched(overrides: Sequence[str]) -> tuple[list[str], dict[str, Dimension]]
             plain.append(word)
             continue
         if override.is_sweep_override():
+            _require_answer(override.get_key_element(), word)
             space[override.get_key_element()] = _dimension(override, word)
         else:
             plain.append(word)
     return plain, space
+
+
+def _require_answer(key: str, word: str) -> None:
+    """Where and how something is run makes no other sample of it."""
+    if key.lstrip("+~").partition(".")[0] in NO_SAMPLE:
+        raise UserError(f"{word}: {key} changes no answer, and cannot be searched: give it one value.")
 
 
 def _dimension(override: Any, word: str) -> Dimension:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from raylab.data import parquet
 from raylab.errors import UserError
 
-COLUMNS = ["checkpoint", "perturbation", "seed", "draw", "status", "alpha", "seconds"]
+COLUMNS = ["checkpoint", "perturbation", "seed", "draw", "status", "alpha", "seconds", "N", "M"]
 ADVICE = "Run `python -m raylab.run experiment=alpha_at_init`, and give its results folder: pool=FOLDER."
 
 
@@ -20,13 +22,14 @@ class Draws(NamedTuple):
 
     alpha: NDArray[np.float64]  # (draws,), up to the first that was not measured; NaN where one has no fit
     seconds: float  # of work for one
+    shape: tuple[int, int]  # N, M of the layer's matrix
 
     def within(self, low: float, high: float) -> NDArray[np.intp]:
         """The numbers of the draws whose alpha is in [low, high], in rising order."""
         return np.flatnonzero((low <= self.alpha) & (self.alpha <= high))
 
 
-NONE = Draws(np.empty(0), 0.0)
+NONE = Draws(np.empty(0), 0.0, (0, 0))
 
 
 def draws(folder: str | Path, perturbation: str, seed: int) -> dict[str, Draws]:
@@ -56,5 +59,16 @@ def draws(folder: str | Path, perturbation: str, seed: int) -> dict[str, Draws]:
         values[draw[here]] = alpha[here].astype(np.float64)
         measured[draw[here & (status != "failed")]] = True
         whole = values[: int(np.argmin([*measured, False]))]
-        found[str(population)] = Draws(whole, float(np.nan_to_num(seconds[here].astype(np.float64)).mean()))
+        n, m = (int(rows.column(side)[int(np.argmax(here))].as_py()) for side in ("N", "M"))
+        found[str(population)] = Draws(whole, float(np.nan_to_num(seconds[here].astype(np.float64)).mean()), (n, m))
     return found
+
+
+def command(folder: str | Path, draws: int) -> str:
+    """What fills the pool to so many draws: the command that made it, where it says so."""
+    try:
+        made_by = shlex.split(json.loads((Path(folder) / "run.json").read_text())["command"])
+    except (OSError, ValueError, KeyError, TypeError):
+        made_by = ["python", "-m", "raylab.run", "experiment=alpha_at_init", f"results={folder}"]
+    kept = [word for word in made_by if not word.startswith(("draws=", "layers=", "plan="))]
+    return shlex.join([*kept, f"draws={draws}"])

@@ -89,7 +89,9 @@ def models_from_pool(config: Config, biases: Sequence[str] = BIASES) -> FromPool
     found, skipped = populations_of(model, config)
     layers = {layer.name: layer for population in found for layer in population.layers}
     _require_all(model, layers, skipped)
-    wanted = _wanted(pool.draws(config.pool, INITIAL, config.seed), found, config)
+    draws = pool.draws(config.pool, INITIAL, config.seed)
+    wanted = _wanted(draws, found, config)
+    _require_draws(wanted, draws, config)
     _require_enough(wanted, config)
     drawn = FromPool(
         model_name=str(config.model.get("name", config.model["_target_"])),
@@ -155,8 +157,8 @@ class _Wanted:
 
     @property
     def shape(self) -> str:
-        """Of the layers."""
-        return " x ".join(map(str, self.population.layer.shape))
+        """Of the layers, the longer side first."""
+        return _by(sorted(self.population.layer.shape, reverse=True))
 
     @property
     def what(self) -> str:
@@ -193,12 +195,25 @@ def _wanted(draws: Mapping[str, pool.Draws], found: Sequence[Population], config
     ]
 
 
-def _require_enough(wanted: Sequence[_Wanted], config: Config) -> None:
-    """All that is missing is asked for at once. Raises UserError."""
+def _by(sides: Sequence[int]) -> str:
+    return " x ".join(map(str, sides))
+
+
+def _require_draws(wanted: Sequence[_Wanted], draws: Mapping[str, pool.Draws], config: Config) -> None:
+    """Draws of another model are of no use. Raises UserError."""
     for each in wanted:
         if not len(each.draws.alpha):
-            stands_for = each.population.stands_for
-            raise UserError(f"pool={config.pool} has no draws of {each.shape} ({stands_for}). {pool.ADVICE}")
+            there = ", ".join(sorted({_by(one.shape) for one in draws.values()}))
+            raise UserError(
+                f"pool={config.pool} has draws of {there}, and this model takes {each.shape} "
+                f"({each.population.stands_for}), initialised as {each.population.law}: give the model that the pool "
+                "is of, or draw this one's layers with `python -m raylab.run experiment=alpha_at_init model.width=... "
+                "model.inputs=... results=ANOTHER_FOLDER`."
+            )
+
+
+def _require_enough(wanted: Sequence[_Wanted], config: Config) -> None:
+    """All that is missing is asked for at once. Raises UserError."""
     short = [each for each in wanted if len(each.fitting) < each.many]
     if not short:
         return
@@ -207,7 +222,7 @@ def _require_enough(wanted: Sequence[_Wanted], config: Config) -> None:
     raise UserError(
         f"{config.models} models with alpha in {worst.within} take {worst.many} draws of {worst.shape}, and "
         f"{len(worst.fitting)} of the {len(worst.draws.alpha):,} in pool={config.pool} are: "
-        f"`python -m raylab.run experiment=alpha_at_init draws={worst.enough}` is likely to have enough, after about "
+        f"`{pool.command(str(config.pool), worst.enough)}` is likely to have enough, after about "
         f"{max(1, round(minutes))} min of work."
     )
 

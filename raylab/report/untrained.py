@@ -197,7 +197,7 @@ def _dots(ax: Axes, found: Sequence[Group]) -> None:
     ax.set_xticks(range(len(found)), [each.alpha_range for each in found])
     ax.set_xlim(-0.6, len(found) - 0.2)
     ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(0, 1.08 * max(float(each.accuracy.max()) for each in found))
     ax.grid(visible=False, axis="x")
     ax.set_xlabel("α of every layer")
     ax.set_ylabel("accuracy [%]")

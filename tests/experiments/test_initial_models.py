@@ -81,8 +81,11 @@ def test_biases_are_all_that_differs_between_the_two_of_a_pair(made):
 
 def test_a_pool_that_is_too_small_says_what_would_do(pool):
     says = r"take 200 draws of 16 x 16, and \d+ of the 150 .* draws=\d+00` is likely to have enough, after about \d"
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=says) as error:
         built(pool, "models=100")
+    command = str(error.value).split("`")[1].split()
+    assert {f"results={pool}", "model.inputs=64", *MODEL} <= set(command) and command[-1].startswith("draws=")
+    assert sum(word.startswith("draws=") for word in command) == 1
 
 
 def test_the_plan_says_how_many_draws_are_accepted(pool):
@@ -105,7 +108,7 @@ def test_the_plan_says_how_many_draws_are_accepted(pool):
         ("pool=null", "from a pool of draws"),
         ("pool=/nowhere", "is no results folder with rows"),
         ("seed=5", "has no draws of seed 5"),
-        ("model.width=17", "has no draws of 17 x 64"),
+        ("model.width=17", r"has draws of 16 x 10, 16 x 16, 64 x 16, and this model takes 64 x 17 \(fc1\)"),
         ("layers=[fc1,fc2]", "drawn whole, and fc3 cannot be measured"),
     ],
 )
