@@ -74,7 +74,7 @@ def test_a_file_may_say_what_is_searched_and_the_command_wins(plan):
         (["seed=0,1", "cluster=inline"], "leave out cluster=inline"),
         (["model.name=choice(softmax,nobody)"], "No model 'nobody'"),
         (["train.lr=0.1,0.2"], "Unknown key 'train.lr'"),
-        (["train.epochs=choice(1,x)"], "could not be converted to Integer"),
+        (["train.epochs=choice(1,x)"], "train.epochs=x must be a whole number"),
         (["tune.search=anneal", "seed=0,1"], "Available: grid, optuna, random"),
         (["tune.reduction=1"], "must be at least 2"),
     ],
