@@ -26,6 +26,12 @@ def two(small, tmp_path_factory):
     return made_up_spectra.folder(tmp_path_factory.mktemp("two"), {"gpt": small, "gpt-large": large})
 
 
+@pytest.fixture(scope="module")
+def page_of_two(two):
+    """Written once: dozens of panels take seconds."""
+    return html.write(two).read_text()
+
+
 def test_spectra_alone_are_told_from_experiments(one, finished):
     assert spectra.Spectra.of(load(one))
     assert not spectra.Spectra.of(load(finished))
@@ -82,8 +88,8 @@ def test_findings_name_the_layers(one, small):
     assert len(trapped) and f"{len(trapped)} layer" in said.partition("by D")[2]
 
 
-def test_the_page_tells_of_two_models(two):
-    text = html.write(two).read_text()
+def test_the_page_tells_of_two_models(two, page_of_two):
+    text = page_of_two
     plain = " ".join(re.sub(r"<[^>]+>", " ", re.sub(r"(?s)<svg.*?</svg>|<style.*?</style>", "", text)).split())
     for words in ("Layers of gpt-large", "gpt-large: mean α", "α by depth", "Spectra of gpt", "skipped: "):
         assert words in plain
@@ -93,8 +99,8 @@ def test_the_page_tells_of_two_models(two):
     assert {path.name for path in (two / "figures").iterdir()} >= {"compare.png", "esd_by_layer_2.svg"}
 
 
-def test_the_query_of_the_page_runs(two):
-    assert spectra.QUERY in html.write(two).read_text()
+def test_the_query_of_the_page_runs(two, page_of_two):
+    assert spectra.QUERY in page_of_two
     assert query(two, spectra.QUERY).num_rows == 12 + 52
 
 
