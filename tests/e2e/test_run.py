@@ -174,9 +174,8 @@ def test_training_that_diverges_is_a_failed_row(tmp_path):
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("workers", [1, 4])
-def test_ray_gives_the_numbers_of_one_process(undisturbed, tmp_path, workers):
-    code, _, err = run(tmp_path, *ON_RAY, f"cluster.workers={workers}")
+def test_ray_gives_the_numbers_of_one_process(undisturbed, tmp_path):
+    code, _, err = run(tmp_path, *ON_RAY, "cluster.workers=4")
     assert code == 0, err
     assert rows(tmp_path) == rows(undisturbed[0])
 
@@ -201,7 +200,7 @@ def test_a_metric_from_outside_the_package(tmp_path):
 @pytest.mark.cluster
 def test_killed_at_random_moments_loses_and_doubles_nothing(tmp_path):
     """Each time in the middle of the work, seen by the rows that are there; in the end it is as if nothing had been."""
-    more, planned = ["models=110", "train.epochs=8"], 110 * ROWS // 2
+    more, planned = ["models=70", "train.epochs=8"], 70 * ROWS // 2
     moments, seen, hits = random.Random(0), 0, 0
     (disturbed := tmp_path / "disturbed").mkdir()
     for _ in range(3):
