@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raylab.report import labels
 from raylab.report.layerwise import listed, plural
 from raylab.report.picture import GRID, INK, Panel, Picture
 from raylab.results import frame
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 CONDITION = "initial"
 RANGES = ((2.0, 6.0), (10.0, 12.0), (18.0, 20.0))  # of alpha, in the order of the paper
-SHADES = ("#0072B2", "#E69F00", "#CC79A7")  # of these ranges
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 CONFIDENCE = 0.95
 BARS = 60
@@ -207,7 +207,7 @@ def _histogram(ax: Axes, each: Population, edges: NDArray[np.float64]) -> None:
     counts, _ = np.histogram(each.alpha, edges)
     share = 100 * counts / len(each.alpha)
     top = 1.28 * share.max()
-    for (low, high), color in zip(RANGES, SHADES, strict=True):
+    for (low, high), color in zip(RANGES, labels.RANGES, strict=False):
         ax.axvspan(low, high, color=color, alpha=0.13, linewidth=0)
         inside = f"{100 * each.share(low, high)[0]:.1f} %"
         ax.text(np.sqrt(low * high), 0.97 * top, inside, ha="center", va="top", fontsize=8, color=INK)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from raylab.report import labels
 from raylab.report.courses import FREE, Course, Values, courses, mean_of, numbers
 from raylab.report.layerwise import plural
 from raylab.report.picture import INK, Key, Panel, Picture
-from raylab.report.untrained import SHADES, lower_end, with_error
+from raylab.report.untrained import lower_end
 from raylab.results import frame
-from raylab.results.text import TextTable, number, significant
+from raylab.results.text import TextTable, number, significant, with_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,14 +75,13 @@ class Epochs:
 
 def _findings(each: Course) -> list[str]:
     accuracy, sem = (values[each.last] for values in mean_of(each.accuracy))
-    error = f" ± {number(float(sem), 2)}" if np.isfinite(sem) else ""
     models = plural(each.accuracy.shape[1], "model")
     goals = [f"{goal:g} % at epoch {at}" for goal in GOALS if (at := each.reached(goal)) is not None]
     how = "trained free" if each.retraction == FREE else f"with α fixed by {each.retraction}"
     reach = "reach" if each.accuracy.shape[1] > 1 else "reaches"
     where = f"{each.alpha_range}, {each.sample}" if each.sample else each.alpha_range
     said = (
-        f"α in {where}: {models} {how} {reach} {number(float(accuracy), 2)}{error} % after "
+        f"α in {where}: {models} {how} {reach} {with_error(float(accuracy), float(sem), 2)} % after "
         f"{plural(int(each.epochs[each.last]), 'epoch')}" + (f" ({', '.join(goals)})" if goals else "")
     )
     return [f"{said}; α of a layer moves by at most {significant(each.drift, 2)}."]
@@ -112,7 +112,7 @@ def last_table(found: Sequence[Course]) -> TextTable:
 
 def _at(values: Values, place: int, digits: int) -> str:
     mean, sem = mean_of(values[place : place + 1])
-    return with_error(frame.Mean(float(mean[0]), float(sem[0]), 0), digits)
+    return with_error(float(mean[0]), float(sem[0]), digits)
 
 
 def epoch_table(found: Sequence[Course]) -> TextTable:
@@ -164,7 +164,7 @@ def _by_retraction(found: Sequence[Course]) -> dict[str, list[Course]]:
 
 def _colors(found: Sequence[Course]) -> dict[str, str]:
     ranges = sorted({each.alpha_range for each in found}, key=lower_end)
-    return {name: SHADES[at % len(SHADES)] for at, name in enumerate(ranges)}
+    return {name: labels.RANGES[at % len(labels.RANGES)] for at, name in enumerate(ranges)}
 
 
 def _keys(found: Sequence[Course]) -> list[Key]:

@@ -13,7 +13,7 @@ from raylab.report.by_layer import perturbed
 from raylab.report.layerwise import listed, plural
 from raylab.report.target import Target
 from raylab.results import frame
-from raylab.results.text import number, perplexity
+from raylab.results.text import number, perplexity, with_error
 
 MOST = 5  # layers that are named for being robust or critical
 
@@ -43,12 +43,11 @@ def _about_models(results: pa.Table, target: Target) -> list[str]:
     said = []
     whole = target.baseline(results)
     if np.isfinite(whole.mean):
-        error = f" ± {number(whole.sem, target.digits)}" if whole.n > 1 else ""
         given = any(frame.texts(results, "origin"))  # its weights may be random ones: nobody has seen them trained
         models = f"{whole.n:,} {'model' if given else 'trained model'}"
         plural_s = "s reach" if whole.n > 1 else " reaches"
         what = f"{'an' if target.column == 'accuracy' else 'a'} {target.column}"
-        value = f"{number(whole.mean, target.digits)}{error} {target.unit}"
+        value = f"{with_error(whole.mean, whole.sem, target.digits)} {target.unit}"
         said.append(f"{models}{plural_s} {what} of {value}.")
     for condition in perturbed(results):
         means = {

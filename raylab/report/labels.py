@@ -27,6 +27,7 @@ STYLES = {
     "permute": Style("permuted", "#CC79A7"),
 }
 SPARE = ("#56B4E9", "#D55E00", "#882255", "#999933")
+RANGES = ("#0072B2", "#E69F00", "#CC79A7", *SPARE)  # of alpha, from low to high
 CRITICAL = "#D55E00"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 GLYPHS = dict(zip((*MARKERS, "_", "|"), "●■▲◆▼✚✖◀▶★–|", strict=True))  # the markers as text

@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from raylab.report import labels
@@ -15,7 +14,7 @@ from raylab.report import target as targets
 from raylab.results import frame, schema
 from raylab.results.correlate import MIN_UNITS, USABLE
 from raylab.results.differences import EVALUATED
-from raylab.results.text import TextTable, number, p_value, perplexity
+from raylab.results.text import TextTable, number, p_value, perplexity, with_error
 from raylab.types import Trial
 
 SHOWN_LAYERS = 24  # on the terminal; of a plan of more, the first half and their number
@@ -178,8 +177,7 @@ def _mean(mean: frame.Mean, column: str) -> str:
     if column == "perplexity":
         return perplexity(mean.mean)
     scale, digits = (100, 2) if column in ("accuracy", "top5") else (1, 3)
-    error = f" ± {number(scale * mean.sem, digits)}" if np.isfinite(mean.sem) else ""
-    return number(scale * mean.mean, digits) + error
+    return with_error(scale * mean.mean, scale * mean.sem, digits)
 
 
 def metric_table(

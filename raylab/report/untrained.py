@@ -14,12 +14,11 @@ from raylab.report import labels
 from raylab.report.layerwise import plural
 from raylab.report.picture import INK, Panel, Picture
 from raylab.results import frame
-from raylab.results.text import TextTable, number, p_value
+from raylab.results.text import TextTable, number, p_value, with_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SHADES = ("#0072B2", "#E69F00", "#CC79A7", *labels.SPARE)
 BIASES = {"drawn": "with biases", "zero": "without biases"}
 QUERY = "SELECT biases, alpha_range, count(*), avg(accuracy) FROM trials WHERE layer IS NULL GROUP BY ALL ORDER BY ALL"
 
@@ -82,9 +81,7 @@ class Group(NamedTuple):
     @property
     def mean(self) -> frame.Mean:
         """Of the accuracy [%]."""
-        n = len(self.accuracy)
-        sem = self.accuracy.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
-        return frame.Mean(float(self.accuracy.mean()), float(sem), n)
+        return frame.mean_of(self.accuracy)
 
 
 def groups(results: pa.Table) -> list[Group]:
@@ -147,26 +144,19 @@ def range_table(found: Sequence[Group], biases: str) -> TextTable | None:
     here = [each for each in found if each.biases == biases]
     if not here:
         return None
-    layers = list(here[0].alpha)
     rows = [
         [
             each.alpha_range,
             f"{each.mean.n:,}",
-            with_error(each.mean, 2),
+            with_error(each.mean.mean, each.mean.sem, 2),
             f"{number(each.accuracy.min(), 1)} to {number(each.accuracy.max(), 1)}",
-            *(with_error(each.alpha[layer], 2) for layer in layers),
+            *(with_error(alpha.mean, alpha.sem, 2) for alpha in each.alpha.values()),
         ]
         for each in here
     ]
-    header = ["range of α", "n", "accuracy [%]", "lowest to highest", *(f"α {layer}" for layer in layers)]
+    header = ["range of α", "n", "accuracy [%]", "lowest to highest", *(f"α {layer}" for layer in here[0].alpha)]
     note = "Mean ± standard error over models, none of which was trained."
     return TextTable(f"Untrained models {BIASES[biases]}, by α of every layer", header, rows, note=note)
-
-
-def with_error(mean: frame.Mean, digits: int) -> str:
-    """A mean to read, with its standard error where there is one."""
-    error = f" ± {number(mean.sem, digits)}" if np.isfinite(mean.sem) else ""
-    return number(mean.mean, digits) + error
 
 
 def accuracies(found: Sequence[Group]) -> Picture:
@@ -189,7 +179,7 @@ def accuracies(found: Sequence[Group]) -> Picture:
 def _dots(ax: Axes, found: Sequence[Group]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    for place, (each, color) in enumerate(zip(found, (*SHADES, *[INK] * len(found)), strict=False)):
+    for place, (each, color) in enumerate(zip(found, (*labels.RANGES, *[INK] * len(found)), strict=False)):
         spread = 0.5 * (_low_discrepancy(len(each.accuracy)) - 0.5)
         ax.plot(place + spread, each.accuracy, linestyle="", marker="o", markersize=3.4, color=color, alpha=0.6, mew=0)
         ax.plot([place - 0.28, place + 0.28], [each.mean.mean] * 2, color=INK, linewidth=1.8, solid_capstyle="butt")

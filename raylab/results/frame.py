@@ -85,12 +85,16 @@ def by_layer(table: pa.Table, column: str, condition: str) -> dict[str, NDArray[
     return {name: each for name, each in found.items() if len(each)}
 
 
-def mean_over_draws(table: pa.Table, column: str) -> Mean:
-    """Mean and standard error over all rows, for a table of a single model; n is the number of draws."""
-    values = floats(table, column)
+def mean_of(values: NDArray[np.float64]) -> Mean:
+    """Mean and standard error of those numbers that are finite."""
     values = values[np.isfinite(values)]
     sem = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
     return Mean(float(values.mean()) if len(values) else np.nan, float(sem), len(values))
+
+
+def mean_over_draws(table: pa.Table, column: str) -> Mean:
+    """Mean and standard error over all rows, for a table of a single model; n is the number of draws."""
+    return mean_of(floats(table, column))
 
 
 def geometric_mean(table: pa.Table, column: str) -> Mean:
@@ -116,9 +120,5 @@ def mean_over_models(table: pa.Table, column: str) -> Mean:
     """Mean of a column, the draws of one model averaged first. Rows without a finite value do not count."""
     values = floats(table, column)
     finite = np.isfinite(values)
-    if not finite.any():
-        return Mean(np.nan, np.nan, 0)
     models = np.unique(codes(table, *MODEL)[finite], return_inverse=True)[1]
-    each = np.bincount(models, values[finite]) / np.bincount(models)
-    sem = each.std(ddof=1) / np.sqrt(len(each)) if len(each) > 1 else np.nan
-    return Mean(float(each.mean()), float(sem), len(each))
+    return mean_of(np.bincount(models, values[finite]) / np.bincount(models))

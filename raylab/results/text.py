@@ -109,6 +109,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.lstrip("-") if float(text) == 0 else text
 
 
+def with_error(value: float, error: float, digits: int) -> str:
+    """A number to read, with its error where there is one: 0.123 ± 0.004."""
+    return number(value, digits) + (f" ± {number(error, digits)}" if math.isfinite(error) else "")
+
+
 def significant(value: float | None, digits: int = 4) -> str:
     """A number to read, with so many significant digits, whatever its size: 0.001234, 1.234e+08."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
