@@ -209,8 +209,8 @@ class _Cell:
         row |= self.estimates
         for name in ("rho", "tau") if self.estimates else ():
             if self.n_units >= MIN_UNITS:
-                row[f"{name}_lo"], row[f"{name}_hi"] = interval(self.boot[name], resampling.confidence)
-            row[f"{name}_p"] = _two_sided(self.estimates[name], self.null[name])
+                row[f"{name}_lo"], row[f"{name}_hi"] = rank.interval(self.boot[name], resampling.confidence)
+            row[f"{name}_p"] = rank.two_sided(self.estimates[name], self.null[name])
         return row
 
 
@@ -282,20 +282,3 @@ def _mean(cells: Sequence[_Cell]) -> _Cell:
         unit=good[0].unit,
         n_units=min(cell.n_units for cell in good),
     )
-
-
-def interval(draws: NDArray[np.float64], confidence: float) -> tuple[float, float]:
-    """Percentiles of the replicas that are defined; NaN where fewer than half are."""
-    defined = draws[np.isfinite(draws)]
-    if not len(defined) or 2 * len(defined) < len(draws):
-        return np.nan, np.nan
-    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
-
-
-def _two_sided(estimate: float, null: NDArray[np.float64]) -> float:
-    """Share of permutations at least as far from 0 as the estimate, which counts as one of them."""
-    if not len(null):
-        return np.nan
-    # Sums in another order differ in the last bits: what is equal must count as equal.
-    return float((1 + np.sum(np.abs(null) >= abs(estimate) - 1e-6)) / (1 + len(null)))

@@ -157,6 +157,23 @@ def _tau_deviation(x_n: Float, y_n: Float) -> float:
     return float(np.sqrt(variance) / np.sqrt((whole - over(2, t)) / 2 * (whole - over(2, u)) / 2))
 
 
+def interval(draws: Float, confidence: float) -> tuple[float, float]:
+    """Percentiles of the replicas that are defined; NaN where fewer than half are."""
+    defined = draws[np.isfinite(draws)]
+    if not len(defined) or 2 * len(defined) < len(draws):
+        return np.nan, np.nan
+    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def two_sided(estimate: float, null: Float) -> float:
+    """Share of permutations at least as far from 0 as the estimate, which counts as one of them."""
+    if not len(null):
+        return np.nan
+    # Sums in another order differ in the last bits: what is equal must count as equal.
+    return float((1 + np.sum(np.abs(null) >= abs(estimate) - 1e-6)) / (1 + len(null)))
+
+
 def _signs(a: Float, b: Float) -> Any:
     return (a[:, None] > b[None, :]).astype(np.float32) - (a[:, None] < b[None, :])
 

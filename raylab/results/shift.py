@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from raylab.results import rank
 from raylab.results.cases import Cases, nanmean
-from raylab.results.correlate import MIN_UNITS, Resampling, interval
+from raylab.results.correlate import MIN_UNITS, Resampling
 
 Float = NDArray[np.float64]
 NO_SPREAD = 1e-9  # a standard deviation below this share of the mean is rounding
@@ -63,7 +64,7 @@ class Shift:
         """The mean over layers, with its interval."""
         here = np.isfinite(self.signed[:, at])
         of = np.abs if absolute else np.asarray
-        low, high = interval(of(self.replicas[:, here, at]).mean(axis=1), resampling.confidence)
+        low, high = rank.interval(of(self.replicas[:, here, at]).mean(axis=1), resampling.confidence)
         n, units = int(self.pairs[here, at].sum()), int(self.pairs[here, at].max())
         estimate = float(of(self.signed[here, at]).mean())
         return {"estimate": estimate, "lo": low, "hi": high, "n": n, "n_layers": int(here.sum()), "n_units": units}

@@ -27,9 +27,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from raylab.results import roc
+from raylab.results import rank, roc
 from raylab.results.cases import Cases, Criterion
-from raylab.results.correlate import MIN_ROWS, MIN_UNITS, USABLE, Resampling, correlate, interval
+from raylab.results.correlate import MIN_ROWS, MIN_UNITS, USABLE, Resampling, correlate
 from raylab.results.shift import Shift, spread
 from raylab.types import digest
 
@@ -251,7 +251,7 @@ class _Found:
             replicas = roc.areas_of_strata(strata, self.weights[:, layers])
         else:
             replicas = roc.areas(strata, self.weights)
-        return row | dict(zip(("lo", "hi"), interval(replicas, self.resampling.confidence), strict=True))
+        return row | dict(zip(("lo", "hi"), rank.interval(replicas, self.resampling.confidence), strict=True))
 
 
 def _oriented(score: Float, better: str) -> Float:
