@@ -18,10 +18,10 @@ from typing import Any, NoReturn
 from ray import tune
 from ray.tune import Checkpoint
 
+from raylab.cluster.inline import OUTCOMES_AT_ONCE
 from raylab.errors import UserError
 from raylab.types import Experiment, Group, Outcome, Trial, TrialResult, Value
 
-OUTCOMES_AT_ONCE = 16  # measured together
 TICK_SECONDS = 2.0  # rows wait at most so long for the end of their epoch
 ROWS, PLAN, FAILED = "raylab_rows", "raylab_plan", "raylab_failed"  # on their way to the driver in Tune's results
 EPOCH, LEFT = "epoch", "epochs_left"

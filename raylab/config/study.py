@@ -17,20 +17,8 @@ _WEIGHTS = ("model.source", "model.adapter", "model.pretrained", "model.name")
 _OF_FIXED = ("train.epochs", "retractions", "ranges")
 # Where and how it is run: no answer depends on it but for rounding (a stack of models on a GPU adds in another order).
 # What the data are, their revision says, wherever they lie; which draws of a pool a model is made of, its checkpoint.
-_INCIDENTAL = (
-    "results",
-    "plan",
-    "progress",
-    "cluster",
-    "stack",
-    "batch_size",
-    "activations",
-    "data",
-    "pool",
-    "spectral.device",
-    "model.download",
-    "tune.max_concurrent",
-)
+NO_ANSWER = ("results", "plan", "progress", "cluster", "stack", "activations", "pool")
+_INCIDENTAL = (*NO_ANSWER, "batch_size", "data", "spectral.device", "model.download", "tune.max_concurrent")
 
 
 def answer_digest(config: dict[str, Any], identity: Mapping[str, str]) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from raylab.config.study import NO_ANSWER
 from raylab.errors import UserError
 from raylab.space import Choice, Dimension, Interval
 
-NO_SAMPLE = ("results", "plan", "progress", "cluster", "tune", "pool", "experiment", "activations", "stack")
+NO_SAMPLE = (*NO_ANSWER, "tune", "experiment")
 
 
 def searched(overrides: Sequence[str]) -> tuple[list[str], dict[str, Dimension]]:

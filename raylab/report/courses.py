@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raylab.report.samples import told
 from raylab.report.untrained import lower_end
 from raylab.results import frame, searched
-from raylab.results.text import significant
 
 FREE = "free"  # the retraction that is none
 MODEL = ("seed", "replicate")  # what tells models apart that are trained alike; their checkpoints tell epochs apart too
@@ -94,7 +94,7 @@ def _samples(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     for code in range(int(which.max(initial=-1)) + 1):
         some = rows.filter(pa.array(which == code))
         values = {key: some[key][0].as_py() for key in keys}
-        words = (f"{k}={significant(v) if isinstance(v, float) else v}" for k, v in values.items() if v is not None)
+        words = (f"{k}={told(v)}" for k, v in values.items() if v is not None)
         yield ", ".join(words), some
 
 

@@ -52,11 +52,12 @@ def write(folder: str | Path, view: View | None = None) -> Path:
     table = parts.load(folder)
     view = view or views.of(table)
     drawn = view.pictures()
-    page = render(folder, table, view, drawn)
+    files = view.files()
+    page = render(folder, table, view, drawn, {name: about for name, (about, _) in files.items()})
     for picture in drawn:
         with writing(folder / "figures", folder):
             picture.save(folder / "figures")
-    for name, (_, rows) in view.files().items():
+    for name, (_, rows) in files.items():
         with writing(folder / name, folder):
             csv.write_csv(rows, folder / name)
     return save(page, folder)
@@ -97,8 +98,8 @@ def template(name: str) -> Template:
     return environment.get_template(name)
 
 
-def render(folder: Path, table: pa.Table, view: View, drawn: list[Picture]) -> str:
-    """The page as text."""
+def render(folder: Path, table: pa.Table, view: View, drawn: list[Picture], files: Mapping[str, str]) -> str:
+    """The page as text. files: what lies beside it, and what that holds."""
     info = read_run_info(folder)
     experiment = ", ".join(dict.fromkeys(filter(None, frame.texts(table, "experiment")))) or folder.name
     return template("report.html.j2").render(
@@ -112,7 +113,7 @@ def render(folder: Path, table: pa.Table, view: View, drawn: list[Picture]) -> s
         missing=view.missing(drawn),
         shown=[Shown(picture, picture.inline()) for picture in drawn],
         tables=view.tables(),
-        files={name: about for name, (about, _) in view.files().items()},
+        files=files,
         open_rows=view.open_rows,
         example=view.query,
         failures=_failures(table, "failed"),

@@ -36,8 +36,8 @@ def samples_table(table: pa.Table, metric: str) -> TextTable:
     header = [*keys, name, *(["epochs"] if with_epochs else []), "ended"]
     lines = []
     for row in rows:
-        told = [_value(row[key]) for key in keys] + [shown(row[metric], metric)]
-        lines.append([*told, *([_epochs(row)] if with_epochs else []), row[ENDED]])
+        cells = [told(row[key]) for key in keys] + [shown(row[metric], metric)]
+        lines.append([*cells, *([_epochs(row)] if with_epochs else []), row[ENDED]])
     texts = {place for place, key in enumerate(keys) if pa.types.is_string(table.schema.field(key).type)}
     return TextTable(f"Samples: {len(rows)}, best first", header, lines, {*texts, len(header) - 1}, _note(rows))
 
@@ -49,7 +49,8 @@ def shown(value: float | None, metric: str) -> str:
     return number(100 * value, 2) if metric in PERCENT else number(value)
 
 
-def _value(value: Any) -> str:
+def told(value: Any) -> str:
+    """A value that was searched, to read."""
     return significant(value) if isinstance(value, float) else str(value)
 
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from raylab.report import target as targets
 from raylab.report.layerwise import plural
 from raylab.report.picture import INK, Panel, Picture
-from raylab.report.samples import shown
+from raylab.report.samples import shown, told
 from raylab.results import frame, searched
-from raylab.results.text import TextTable, significant
+from raylab.results.text import TextTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,7 +82,7 @@ class Search:
         if not self.samples:
             return []
         best, column = self.samples[0], self.target.column
-        given = ", ".join(f"{key} {_text(value)}" for key, value in best.values.items())
+        given = ", ".join(f"{key} {told(value)}" for key, value in best.values.items())
         longest = max(float(each.epochs[-1]) for each in self.samples)
         early = sum(each.epochs[-1] < longest for each in self.samples)
         reached = f"{'an' if column == 'accuracy' else 'a'} {column} of {self._shown(best.last)}"
@@ -114,7 +114,7 @@ class Search:
         header = [*self.keys, f"{self.target.column} [{self.target.unit}]", "epochs"]
         rows = [
             [
-                *(_text(value) for value in each.values.values()),
+                *(told(value) for value in each.values.values()),
                 shown(each.last, self.target.column),
                 f"{each.epochs[-1]:g}",
             ]
@@ -165,7 +165,3 @@ class Search:
         ax.plot(places[:1], scores[:1], linestyle="", marker="o", color=BEST, markersize=6, markeredgecolor=INK)
         ax.set_xlabel(key)
         ax.set_ylabel(self.target.axis)
-
-
-def _text(value: Any) -> str:
-    return significant(value) if isinstance(value, float) else str(value)
