@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import published
 import pyarrow as pa
-from study import PAIR, signed
+from study import PAIR, Study, by_metric, signed
 
 from raylab.report import labels
 from raylab.report.against import scale
@@ -159,6 +159,18 @@ def whiskers(
         ax.grid(visible=False, axis="y")
 
     return Panel("Spearman ρ with accuracy", draw, width=size[0], height=size[1])
+
+
+def mean_whiskers(study: Study, metrics: Sequence[str], names: Sequence[str], size: tuple[float, float]) -> Panel:
+    """Of each metric the mean over layers, together and within each condition, beside what is published."""
+    found = study.correlations(metrics)
+    rows = series(lambda condition: list(by_metric(found, "mean", condition).values()))
+    return whiskers(names, rows, [study.mean_separation()] * len(metrics), marks(metrics), size=size)
+
+
+def marks(metrics: Sequence[str]) -> dict[int, float]:
+    """The published rho of each metric that has one, by its place."""
+    return {at: published.CORRELATIONS[each][0] for at, each in enumerate(metrics) if each in published.CORRELATIONS}
 
 
 def look(condition: str) -> tuple[str, str]:

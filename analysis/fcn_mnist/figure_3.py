@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import drawing
-import published
 import pyarrow as pa
 from study import PAIR, Study, by_metric, mean_table, numbers
 
@@ -39,17 +38,13 @@ def picture(study: Study) -> Picture:
 
 def whiskers(study: Study, metrics: Sequence[str] = METRICS, name: str = f"{NAME}_rho") -> Picture:
     """Mean over layers of the correlation with each metric, together and within each condition."""
-    found = study.correlations(metrics)
-    series = drawing.series(lambda condition: list(by_metric(found, "mean", condition).values()))
-    known = {at: published.CORRELATIONS[each][0] for at, each in enumerate(metrics) if each in published.CORRELATIONS}
-    alone = [study.mean_separation()] * len(metrics)
     size = (5.6, 1.0 + 0.36 * len(metrics))
-    panel = drawing.whiskers([labels.metric(each) for each in metrics], series, alone, known, size=size)
+    panel = drawing.mean_whiskers(study, metrics, [labels.metric(each) for each in metrics], size)
     caption = (
         "Mean over layers, with 95 % bootstrap intervals over models. Strokes: what a metric would have that tells the "
         "two groups apart and nothing else. A metric that tells how good a model is has the same sign in all three."
     )
-    keys = drawing.keys(PAIR, markers=False) + drawing.whisker_keys(marks=bool(known))
+    keys = drawing.keys(PAIR, markers=False) + drawing.whisker_keys(marks=bool(drawing.marks(metrics)))
     return Picture(name, "Correlation of accuracy with each metric", caption, [panel], keys)
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import drawing
-import published
 import pyarrow as pa
 from study import PAIR, Study, by_metric, mean_table, numbers
 
@@ -32,10 +31,8 @@ def picture(study: Study) -> Picture:
         drawing.scatter(study.pair, metric, PAIR, drawing.note(row, [rows[metric] for rows in within]), size=size)
         for metric, row in by_metric(found, "mean").items()
     ]
-    series = drawing.series(lambda condition: list(by_metric(found, "mean", condition).values()))
-    marks = {at: published.CORRELATIONS[each][0] for at, each in enumerate(METRICS) if each in published.CORRELATIONS}
     names = [labels.metric(each).replace(" ", "\n") for each in METRICS]
-    panels.append(drawing.whiskers(names, series, [study.mean_separation()] * len(METRICS), marks, size=size))
+    panels.append(drawing.mean_whiskers(study, METRICS, names, size))
     caption = (
         "A point is a model with one layer replaced. Above each panel: mean over layers of the correlation of both "
         "conditions together, with its 95 % bootstrap interval, RMSE in points of accuracy; and within each condition. "
