@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from raylab.report import labels
 from raylab.report.layerwise import listed, plural
 from raylab.report.picture import GRID, INK, Panel, Picture
+from raylab.report.view import View
 from raylab.results import frame
 from raylab.results.text import TextTable, number
 
@@ -27,11 +28,10 @@ BARS = 60
 QUERY = "SELECT layer, count(*), median(alpha), avg((alpha BETWEEN 2 AND 6)::INT) FROM trials GROUP BY layer"
 
 
-class Draws:
-    """The view of such results (raylab.report.views.View)."""
+class Draws(View):
+    """The view of such results."""
 
     query = QUERY
-    open_rows = 30
 
     def __init__(self, table: pa.Table) -> None:
         self.found = populations(table)
@@ -56,10 +56,6 @@ class Draws:
     def tables(self) -> list[TextTable]:
         """Quantiles and shares."""
         return [quantile_table(self.found), share_table(self.found)]
-
-    def summary(self) -> list[TextTable]:
-        """The same."""
-        return self.tables()
 
     def files(self) -> Mapping[str, tuple[str, pa.Table]]:
         """The numbers of both tables."""

@@ -14,6 +14,7 @@ from raylab.report.courses import FREE, Course, Values, courses, mean_of, number
 from raylab.report.layerwise import plural
 from raylab.report.picture import INK, Key, Panel, Picture
 from raylab.report.untrained import lower_end
+from raylab.report.view import View
 from raylab.results import frame
 from raylab.results.text import TextTable, number, significant, with_error
 
@@ -25,11 +26,10 @@ GOALS = (90.0, 96.0)  # of accuracy [%]: where the paper stopped, and what its f
 QUERY = "SELECT retraction, alpha_range, epoch, avg(accuracy) FROM trials WHERE layer IS NULL GROUP BY ALL ORDER BY ALL"
 
 
-class Epochs:
-    """The view of such results (raylab.report.views.View)."""
+class Epochs(View):
+    """The view of such results."""
 
     query = QUERY
-    open_rows = 30
 
     def __init__(self, table: pa.Table) -> None:
         self.table = frame.ok(table)

@@ -23,7 +23,7 @@ from raylab.errors import UserError
 from raylab.report import labels, views
 from raylab.report.picture import INK, Picture
 from raylab.report.progress import duration
-from raylab.report.views import View
+from raylab.report.view import View
 from raylab.results import frame, parts, schema
 from raylab.results.sink import read_run_info
 

@@ -11,22 +11,21 @@ from raylab.report import figures, findings, scoreboard, tables
 from raylab.report import target as targets
 from raylab.report.picture import Picture
 from raylab.report.scoreboard import Scoreboard
+from raylab.report.view import View
 from raylab.results.correlate import correlate
 from raylab.results.text import TextTable
 
 EXAMPLE = """SELECT layer, perturbation, avg({column}), avg(alpha)
   FROM trials WHERE status = 'ok' AND isfinite(alpha) GROUP BY ALL ORDER BY ALL"""
-OPEN_ROWS = 30  # of a table by layer; a longer one is folded
 
 
-class Perturbed:
+class Perturbed(View):
     """The view of such results. `correlations`: of these rows, where the caller has them."""
-
-    open_rows = OPEN_ROWS
 
     def __init__(self, table: pa.Table, correlations: pa.Table | None = None) -> None:
         self.table = table
         self.target = targets.of(table)
+        self.query = EXAMPLE.format(column=self.target.column if self.target else "seconds")
         if correlations is not None:
             self.correlations = correlations
 
@@ -39,11 +38,6 @@ class Perturbed:
     def scores(self) -> Scoreboard:
         """The verdicts on all metrics."""
         return scoreboard.of(self.table, self.correlations)
-
-    @property
-    def query(self) -> str:
-        """An example."""
-        return EXAMPLE.format(column=self.target.column if self.target else "seconds")
 
     def findings(self) -> list[str]:
         """What the numbers say, in sentences."""

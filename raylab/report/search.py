@@ -15,6 +15,7 @@ from raylab.report import target as targets
 from raylab.report.layerwise import plural
 from raylab.report.picture import INK, Panel, Picture
 from raylab.report.samples import shown, told
+from raylab.report.view import View
 from raylab.results import frame, searched
 from raylab.results.text import TextTable
 
@@ -40,8 +41,8 @@ class Sample:
         return float(self.scores[-1])
 
 
-class Search:
-    """The view of such results (raylab.report.views.View)."""
+class Search(View):
+    """The view of such results."""
 
     open_rows = 60
 
@@ -50,16 +51,12 @@ class Search:
         self.target = targets.of(table) or targets.ACCURACY
         seeds = len(set(frame.texts(table, "seed"))) > 1  # it has a column of its own, searched or not
         self.keys = [*searched.columns(table.schema), *(["seed"] if seeds else [])]
+        self.query = QUERY.format(keys=", ".join(self.keys), column=self.target.column)
 
     @staticmethod
     def of(table: pa.Table) -> bool:
         """Whether these are rows of a search."""
         return bool(searched.columns(table.schema))
-
-    @property
-    def query(self) -> str:
-        """An example."""
-        return QUERY.format(keys=", ".join(self.keys), column=self.target.column)
 
     @functools.cached_property
     def samples(self) -> list[Sample]:
@@ -124,10 +121,6 @@ class Search:
             at for at, key in enumerate(self.keys) if any(isinstance(each.values[key], str) for each in self.samples)
         ]
         return [TextTable("Samples, best first", header, rows, texts=texts)] if rows else []
-
-    def summary(self) -> list[TextTable]:
-        """The same."""
-        return self.tables()
 
     def files(self) -> Mapping[str, tuple[str, pa.Table]]:
         """Every epoch of every sample."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +10,7 @@ import pyarrow as pa
 from raylab.report import by_depth, compare, esd
 from raylab.report.layerwise import FAILED, OK, SKIPPED, Layers, listed, models, plural
 from raylab.report.picture import Picture
+from raylab.report.view import View
 from raylab.results import frame, schema
 from raylab.results.text import TextTable, number, significant
 from raylab.types import ORIGINAL
@@ -29,24 +30,20 @@ MEANS = (("alpha", "mean α"), ("alpha_hat", "weighted α"), ("log_alpha_norm", 
 QUERY = "SELECT model, layer, N, M, alpha, sigma, D, num_tail, stable_rank FROM trials ORDER BY model, layer_index"
 
 
-class Spectra:
-    """The view of such results (raylab.report.views.View)."""
+class Spectra(View):
+    """The view of such results."""
 
     query = QUERY
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
+        self.open_rows = table.num_rows  # no table is folded
 
     @staticmethod
     def of(table: pa.Table) -> bool:
         """Whether these are results of spectra alone: layers, none perturbed, and neither accuracy nor loss."""
         evaluated = any(np.isfinite(frame.floats(table, name)).any() for name in ("accuracy", "loss"))
         return not evaluated and frame.conditions(table) == [ORIGINAL]
-
-    @property
-    def open_rows(self) -> int:
-        """No table is folded."""
-        return self.table.num_rows
 
     def findings(self) -> list[str]:
         """What the spectra say."""
@@ -68,10 +65,6 @@ class Spectra:
         """The same, as many rows as a terminal bears."""
         models, *layers = tables(self.table, TERMINAL_ROWS)
         return [*layers[:MODELS], models]
-
-    def files(self) -> Mapping[str, tuple[str, pa.Table]]:
-        """None."""
-        return {}
 
 
 def pictures(table: pa.Table) -> list[Picture]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from raylab.report import labels
 from raylab.report.layerwise import plural
 from raylab.report.picture import INK, Panel, Picture
+from raylab.report.view import View
 from raylab.results import frame
 from raylab.results.text import TextTable, number, p_value, with_error
 
@@ -23,11 +24,10 @@ BIASES = {"drawn": "with biases", "zero": "without biases"}
 QUERY = "SELECT biases, alpha_range, count(*), avg(accuracy) FROM trials WHERE layer IS NULL GROUP BY ALL ORDER BY ALL"
 
 
-class Untrained:
-    """The view of such results (raylab.report.views.View)."""
+class Untrained(View):
+    """The view of such results."""
 
     query = QUERY
-    open_rows = 30
 
     def __init__(self, table: pa.Table) -> None:
         self.table = frame.ok(table)
@@ -60,10 +60,6 @@ class Untrained:
     def tables(self) -> list[TextTable]:
         """One with biases, one without, as Tables 4 and 5 of the paper."""
         return [made for biases in BIASES if (made := range_table(self.groups, biases))]
-
-    def summary(self) -> list[TextTable]:
-        """The same."""
-        return self.tables()
 
     def files(self) -> Mapping[str, tuple[str, pa.Table]]:
         """The numbers of the tables."""
