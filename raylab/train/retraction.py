@@ -57,11 +57,16 @@ def newton_schulz(q: Tensor, iterations: int = 2) -> Tensor:
 
 
 def polar(q: Tensor) -> Tensor:
-    """The polar factor, the orthonormal matrix nearest to Q, by its SVD."""
+    """The polar factor Q (Q^T Q)^(-1/2), the orthonormal matrix nearest to Q.
+
+    By eigenvalues in float64: torch's SVD in float32 now and then does not converge where all singular values are
+    nearly one, which here is always.
+    """
     import torch
 
-    left, _, right = torch.linalg.svd(q, full_matrices=False)
-    return left @ right
+    exact = q.double()
+    squares, vectors = torch.linalg.eigh(exact.mT @ exact)
+    return (exact @ ((vectors * squares.rsqrt()) @ vectors.mT)).to(q.dtype)
 
 
 def qr(q: Tensor) -> Tensor:

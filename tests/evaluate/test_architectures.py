@@ -36,10 +36,10 @@ def of_timm(name: str, **options) -> nn.Module:
     return timm.create_model(name, **options)
 
 
-def of_torchvision(name: str) -> nn.Module:
+def of_torchvision(name: str, **options) -> nn.Module:
     import torchvision
 
-    return torchvision.models.get_model(name, weights=None)
+    return getattr(torchvision.models, name)(**options)
 
 
 def of_transformers(model_type: str, settings: dict) -> nn.Module:
@@ -87,15 +87,15 @@ def test_models_of_timm(name, side, blocks, options):
 
 
 @pytest.mark.parametrize(
-    ("name", "side", "blocks"),
+    ("name", "side", "blocks", "options"),
     [
-        ("resnet18", 32, r"layer\d\.\d"),
-        ("densenet121", 32, r"features\.(denseblock|transition)\d"),
-        pytest.param("vgg11_bn", 64, r"features\.(0|4|8|11|15|18|22|25)", marks=pytest.mark.slow),
+        ("resnet18", 32, r"layer\d\.\d", {}),
+        ("DenseNet", 32, r"features\.(denseblock|transition)\d", {"growth_rate": 8, "block_config": (2, 3, 4, 3)}),
+        pytest.param("vgg11_bn", 64, r"features\.(0|4|8|11|15|18|22|25)", {}, marks=pytest.mark.slow),
     ],
 )
-def test_models_of_torchvision(name, side, blocks):
-    model = built(of_torchvision, name)
+def test_models_of_torchvision(name, side, blocks, options):
+    model = built(of_torchvision, name, **options)
     assert not missing_blocks(model, blocks, walked(model, IMAGES[side], CLASSES))
 
 

@@ -30,6 +30,14 @@ def test_polar_is_scipys(shape):
     np.testing.assert_allclose(polar(single(q)), scipy.linalg.polar(q)[0], atol=2e-6)
 
 
+def test_polar_needs_no_singular_values_that_differ_or_are_near_one():
+    left, right = near((60, 25), 0), near((25, 25), 0)
+    for values in (np.ones(25), np.r_[np.ones(24), 1 + 1e-7], np.geomspace(1e-2, 1e2, 25)):
+        q = single((left * values) @ right)
+        exact = scipy.linalg.polar(q.double().numpy())[0]
+        np.testing.assert_allclose(polar(q), exact, atol=1e-6)
+
+
 @shapes
 def test_newton_schulz_nears_the_polar_factor_by_the_square_of_the_error(shape):
     q = near(shape)
