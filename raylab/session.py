@@ -19,7 +19,7 @@ from raylab import config as configuration
 from raylab.cluster import provenance
 from raylab.errors import UserError
 from raylab.report import progress, tables
-from raylab.results import estimate, load, sink
+from raylab.results import estimate, load, sink, statuses
 from raylab.results import schema as schemas
 from raylab.results.text import TextTable
 from raylab.types import Experiment, Trial
@@ -97,6 +97,23 @@ def refuse_another_study(folder: Path, settings: dict[str, Any], identity: dict[
         more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
         what = f"{'; '.join(changed[:3])}{more}"
         raise UserError(f"{folder} holds another study ({what}): choose results=ANOTHER_FOLDER, or remove it.")
+    _refuse_overlap(folder, settings)
+
+
+def _refuse_overlap(folder: Path, settings: dict[str, Any]) -> None:
+    """Ranges of alpha that overlap share models, and a model that is trained has rows of one range only."""
+    if settings["kind"] != "alpha_fixed" or not statuses(folder):
+        return
+    there = load(folder, ["alpha_range"])
+    known = there.column("alpha_range").unique().to_pylist() if there.num_columns else []
+    for one in filter(None, known):
+        low, high = (float(end) for end in one.strip("[]").split(","))
+        for least, most in settings["ranges"]:
+            if [low, high] != [least, most] and low < most and least < high:
+                raise UserError(
+                    f"{folder} has models with alpha in {one}, some of which are in [{least:g}, {most:g}] as well: "
+                    "give a range that does not overlap, or results=ANOTHER_FOLDER."
+                )
 
 
 def plan_table(experiment: Experiment, trials: Sequence[Trial], status: Mapping[str, str], folder: Path) -> TextTable:

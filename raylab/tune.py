@@ -22,14 +22,14 @@ from raylab.report import progress
 from raylab.report import samples as shown
 from raylab.results import load, searched, sink, statuses
 from raylab.results.text import TextTable
-from raylab.samples import Plan, Samples
+from raylab.samples import Groups, Plan, Samples
 from raylab.session import CONFIG_DIR, EXIT_OK, FLUSH_ROWS, FLUSH_SECONDS
 from raylab.types import Trial, TrialResult
 
 if TYPE_CHECKING:
     from raylab.cluster.tuning import Ended, Known
 
-FINISHED = "finished"  # a file in Tune's folder of a search: nothing is left of it
+FINISHED = "finished"  # a file in Tune's folder: nothing is left of so many samples
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,7 +51,7 @@ def usage() -> str:
             "",
             "how (raylab/config/schema.py says more)",
             "  tune.search=grid|random|optuna  default: grid of lists of values, random where there is an interval",
-            "  tune.samples=20                 of random and optuna",
+            "  tune.samples=20                 of random and optuna; more of them go on where a folder has ended",
             "  tune.scheduler=asha             stop samples that fall behind: tune.grace=1 (epochs for each),",
             "                                  tune.reduction=3 (the best third goes on)",
             "  tune.metric=accuracy  tune.mode=max  tune.max_concurrent=N",
@@ -110,8 +110,12 @@ def _planned(plan: Plan, trials: Sequence[Trial]) -> int:
 
 def _over(plan: Plan, home: Path, rows: sink.ParquetSink, trials: Sequence[Trial]) -> bool:
     """Whether nothing is left to do."""
-    finished = (home / FINISHED).exists()
-    return finished if plan.is_search or plan.config.tune.scheduler != "none" else not _missing(rows, trials)
+    if not plan.is_search and plan.config.tune.scheduler == "none":
+        return not _missing(rows, trials)
+    try:
+        return int((home / FINISHED).read_text() or 0) >= plan.samples
+    except FileNotFoundError:
+        return False
 
 
 def _missing(rows: sink.ParquetSink, trials: Sequence[Trial]) -> set[str]:
@@ -133,6 +137,7 @@ def _work(plan: Plan, home: Path, rows: sink.ParquetSink, driver: _Driver) -> No
             folder=home,
             open=plan.open,
             jobs=_jobs(plan, rows),
+            listed=plan.jobs is not None,
             space=plan.open.space if isinstance(plan.open, Samples) else {},
             samples=plan.samples,
             seed=config.seed,
@@ -149,15 +154,13 @@ def _work(plan: Plan, home: Path, rows: sink.ParquetSink, driver: _Driver) -> No
         told = [_sample(plan, plan.open, each) for each in ended]
         searched.write_samples(Path(config.results), shown.ranked(told, tune.metric, tune.mode))
     if not any(each.failed for each in ended):
-        (home / FINISHED).touch()
+        (home / FINISHED).write_text(str(plan.samples))
 
 
 def _jobs(plan: Plan, rows: sink.ParquetSink) -> list[int] | None:
-    """The numbers of samples; of groups, only those that lack a row."""
-    if plan.jobs is None:
+    """The numbers of groups that lack a row; None of a search, whose samples come one by one."""
+    if not isinstance(plan.open, Groups):
         return None
-    if isinstance(plan.open, Samples):
-        return list(range(plan.jobs))
     return [place for place, group in enumerate(plan.open.groups) if _missing(rows, group)]
 
 

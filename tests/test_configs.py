@@ -45,14 +45,34 @@ def test_every_choice_of_every_group_composes(group):
         ("train.momentum=1", "train.momentum=1 must be at least 0 and below 1"),
         ("cluster=slurm", "Unknown cluster 'slurm'. Available: gpu, inline, local, ray, threads."),
         ("cluster.backend=inlin", "Did you mean 'inline'?"),
-        ("data.rot=x", "the chosen data has no 'rot'"),
+        ("data.rot=x", "the chosen data has no 'rot'. It has no keys; choose another, data=NAME: cifar10, "),
+        ("model.source=/nope", "has no 'source'. A given model is named by model=PATH_OR_NAME. Available: depth, name"),
         ("models", "Write key=value"),
         ("seed=[1", "Write key=value"),
     ],
 )
 def test_a_mistake_is_one_line_that_helps(override, says):
+    refused(says, override)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["experiment=vit", "data.sample=3"], "has no 'sample'. Did you mean 'samples'? Available: classes, download"),
+        (
+            ["data=mnist", "data.verify=false"],
+            "the file of the chosen data does not list it; add it with +data.",
+        ),
+        (["data=mnist", "data.rot=x", "models=0"], "the chosen data has no 'rot'. Did you mean 'root'?"),
+    ],
+)
+def test_an_unknown_key_of_a_model_or_of_data_is_met_with_those_that_there_are(words, says):
+    refused(says, *words)
+
+
+def refused(says, *words):
     with pytest.raises(UserError) as error:
-        config.compose([override])
+        config.compose(words)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -18,6 +18,8 @@ from typing import Any, Protocol
 from ray import tune
 from ray.tune import Callback
 from ray.tune.schedulers import AsyncHyperBandScheduler
+from ray.tune.search import ConcurrencyLimiter, Searcher
+from ray.tune.search.search_generator import SearchGenerator
 
 from raylab.cluster.reporting import EPOCH, FAILED, PLAN, ROWS, Known, Open, work
 from raylab.space import Interval, Space
@@ -53,7 +55,8 @@ class Search:
 
     folder: Path  # where Tune keeps its state
     open: Open  # parameters -> experiment, the one group, columns of its rows. Picklable
-    jobs: Sequence[int] | None  # parameters {"job": number}, or None: optuna chooses from `space`
+    jobs: Sequence[int] | None  # parameters {"job": number} of a sweep; None: `samples` of a search
+    listed: bool  # whether the samples of a search are known by number, or optuna chooses them from `space`
     space: Space
     samples: int
     seed: int
@@ -81,7 +84,7 @@ def run(search: Search, known: Known, listener: Listener) -> list[Ended]:
     shared = tune.with_parameters(work, open_=search.open, known=known, metric=search.metric, session=session)
     resources = {"cpu": search.cpus, "gpu": search.gpus}
     trainable = tune.with_resources(shared, resources)
-    with _listening(_Relay(listener, search.retries)) as relay:
+    with _listening(_Relay(listener, search.retries, search.samples)) as relay:
         if tune.Tuner.can_restore(search.folder):
             tuner = tune.Tuner.restore(
                 str(search.folder), trainable, restart_errored=True, param_space=_param_space(search)
@@ -108,9 +111,9 @@ def _tuner(search: Search, trainable: Any, relay: Callback) -> Any:
         metric=search.metric,
         mode=search.mode,
         scheduler=scheduler,
-        search_alg=_optuna(search) if search.jobs is None else None,
+        search_alg=_asked(search) if search.jobs is None else None,
         num_samples=search.samples if search.jobs is None else 1,
-        max_concurrent_trials=search.max_concurrent,
+        max_concurrent_trials=search.max_concurrent if search.jobs is not None else None,
         reuse_actors=True,  # a new process would import torch anew for every sample
         trial_name_creator=lambda trial: trial.trial_id,
         trial_dirname_creator=lambda trial: trial.trial_id,
@@ -128,6 +131,40 @@ def _tuner(search: Search, trainable: Any, relay: Callback) -> Any:
 
 def _param_space(search: Search) -> dict[str, Any]:
     return {} if search.jobs is None else {JOB: tune.grid_search(list(search.jobs))}
+
+
+def _asked(search: Search) -> SearchGenerator:
+    """What gives the samples of a search, one by one."""
+    searcher = _Listed() if search.listed else _optuna(search)
+    return _Asked(ConcurrencyLimiter(searcher, search.max_concurrent) if search.max_concurrent else searcher)
+
+
+class _Asked(SearchGenerator):
+    """As many samples as the command asks for that goes on, not as the first one did."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state({**state, "total_samples": _current().samples, "finished": False})
+
+
+class _Listed(Searcher):
+    """Samples by number, from the first to the last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._given = 0
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        self._given += 1
+        return {JOB: self._given - 1}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Its number was given, whatever became of it."""
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).write_text(str(self._given))
+
+    def restore(self, checkpoint_path: str) -> None:
+        self._given = int(Path(checkpoint_path).read_text())
 
 
 def _optuna(search: Search) -> Any:
@@ -181,8 +218,8 @@ class _Halving(AsyncHyperBandScheduler):
 class _Relay(Callback):
     """Hands what Tune hears on to the listener of this process."""
 
-    def __init__(self, listener: Listener, retries: int) -> None:
-        self._listener, self._retries = listener, retries
+    def __init__(self, listener: Listener, retries: int, samples: int) -> None:
+        self._listener, self._retries, self.samples = listener, retries, samples
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._listener.tick()

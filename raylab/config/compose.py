@@ -37,13 +37,23 @@ def compose(overrides: Sequence[str], extra_dir: str | None = None) -> tuple[Con
         config = OmegaConf.to_object(composed)
         plain = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error)) from error
+        raise UserError(explain(error, lambda group: _section(group, overrides, extra_dir))) from error
     settings: dict[str, Any] = {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}
     refuse_extra(settings)
     assert isinstance(config, Config)
     checks.check(config)
     unread.refuse(config.kind, overrides, settings, lambda words: compose(words, extra_dir)[1])
     return config, settings
+
+
+def _section(group: str, overrides: Sequence[str], extra_dir: str | None) -> dict[str, Any]:
+    """The chosen model or data, as they are but for the keys that the command gives."""
+    choices = [word for word in overrides if word.partition("=")[0].lstrip("+") in (group, "experiment")]
+    try:
+        chosen = compose(choices, extra_dir)[1].get(group)
+    except UserError:
+        return {}
+    return chosen if isinstance(chosen, dict) else {}
 
 
 def _with_source(overrides: Sequence[str]) -> list[str]:

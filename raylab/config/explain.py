@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from raylab.config.folder import groups
 from raylab.config.schema import SECTIONS
 from raylab.errors import UserError
-from raylab.registry import suggest
+from raylab.registry import load, suggest
 
 
-def explain(error: Exception) -> str:
-    """Hydra's many lines, as one."""
+def explain(error: Exception, section: Callable[[str], Mapping[str, Any]]) -> str:
+    """Hydra's many lines, as one. section: gives the chosen model or data with its keys."""
     text = str(error)
     if several := re.search(r"Ambiguous value for argument '(.+)'|Sweep parameters '(.+)' requires", text):
         word = several[1] or several[2]
@@ -21,7 +23,7 @@ def explain(error: Exception) -> str:
         group, name = missing.groups()
         return f"Unknown {group} '{name}'.{suggest(name, groups().get(group, []))}"
     if unknown := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_key(unknown[1])
+        return _unknown_key(unknown[1], section)
     if "See https" in text or "override '" in text:  # the grammar of an override
         first = text.splitlines()[0].rstrip(".")
         return f"Cannot read an override: {first}. Write key=value, quoted where it has brackets."
@@ -39,13 +41,26 @@ def explain(error: Exception) -> str:
     return f"Bad value in {where}: {reason}." if error.__cause__ else f"{reason}."
 
 
-def _unknown_key(key: str) -> str:
+def _unknown_key(key: str, section: Callable[[str], Mapping[str, Any]] = lambda group: {}) -> str:
     parent, _, leaf = key.rpartition(".")
-    owner = SECTIONS.get(parent)
-    if owner is None:
-        hint = f"add it with +{key}=... if its _target_ takes it"
-        return f"Unknown key '{key}': the chosen {parent} has no '{leaf}' ({hint})."
-    return f"Unknown key '{key}'.{suggest(leaf, owner.__dataclass_fields__)}"
+    if owner := SECTIONS.get(parent):
+        return f"Unknown key '{key}'.{suggest(leaf, owner.__dataclass_fields__)}"
+    chosen = section(parent)
+    if _takes(chosen, leaf):
+        return f"Unknown key '{key}': the file of the chosen {parent} does not list it; add it with +{key}=..."
+    given = " A given model is named by model=PATH_OR_NAME." * (key == "model.source")
+    keys = [name for name in chosen if not name.startswith("_")]
+    others = f" It has no keys; choose another, {parent}=NAME: {', '.join(groups().get(parent, []))}."
+    known = suggest(leaf, keys) if keys or not chosen else others
+    return f"Unknown key '{key}': the chosen {parent} has no '{leaf}'.{given}{known}"
+
+
+def _takes(chosen: Mapping[str, Any], leaf: str) -> bool:
+    """Whether what a section names takes an argument of that name."""
+    try:
+        return leaf in inspect.signature(load(str(chosen["_target_"]))).parameters
+    except (KeyError, UserError, TypeError, ValueError):
+        return False
 
 
 def refuse_extra(config: dict[str, Any]) -> None:

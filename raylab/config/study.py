@@ -18,7 +18,9 @@ _OF_FIXED = ("train.epochs", "retractions", "ranges")
 # Where and how it is run: no answer depends on it but for rounding (a stack of models on a GPU adds in another order).
 # What the data are, their revision says, wherever they lie; which draws of a pool a model is made of, its checkpoint.
 NO_ANSWER = ("results", "plan", "progress", "cluster", "stack", "activations", "pool")
-_INCIDENTAL = (*NO_ANSWER, "batch_size", "data", "spectral.device", "model.download", "tune.max_concurrent")
+_INCIDENTAL = (*NO_ANSWER, "batch_size", "data", "spectral.device", "model.download")
+# Of a search, how much of it is asked for.
+_SEARCHED = ("tune.max_concurrent", "tune.samples")
 
 
 def answer_digest(config: dict[str, Any], identity: Mapping[str, str]) -> str:
@@ -28,12 +30,13 @@ def answer_digest(config: dict[str, Any], identity: Mapping[str, str]) -> str:
 
 def study_digest(config: dict[str, Any], identity: Mapping[str, str]) -> str:
     """Digest of an answer, how much of it is asked for, and how it is searched."""
-    return digest([_without(config, _INCIDENTAL), dict(identity)])
+    return digest([_without(config, (*_INCIDENTAL, *_SEARCHED)), dict(identity)])
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What makes the rows of two configs incomparable, as "train.epochs: 12 -> 3"."""
-    free = _AXES + _INCIDENTAL + {"spectra": _WEIGHTS, "alpha_fixed": _OF_FIXED}.get(str(new.get("kind")), ())
+    of_kind = {"spectra": _WEIGHTS, "alpha_fixed": _OF_FIXED}.get(str(new.get("kind")), ())
+    free = _AXES + _INCIDENTAL + _SEARCHED + of_kind
     # An older run has no word of keys that were added since, and raylab.run none of how a search is done.
     defaults = _without(asdict(Config(name="")), free)
     before, after = ({**defaults, **_without(config, free)} for config in (old, new))

@@ -26,6 +26,11 @@ class Images(Protocol):
         """Their classes, (samples,)."""
         ...
 
+    @property
+    def classes(self) -> int:
+        """How many there are, whether or not they have an image here."""
+        ...
+
     def identity(self) -> Any:
         """What changes when the files do: names, sizes, times."""
         ...

@@ -26,4 +26,5 @@ class EvaluationData:
     std: tuple[float, ...] = ()
     revision: str = ""  # digest of the raw content and of what is done to it; part of a trial's identity
     protocol: Mapping[str, Value] = field(default_factory=dict)  # columns of every row: how it is evaluated
+    classes: int | None = None  # how many the data set tells apart, in these samples or not; None: it does not say
     words: int = 0  # of a text: words that the scored tokens stand for, for perplexity a word

@@ -18,18 +18,19 @@ def find(root: str | Path, split: str | None = None, classes: str | None = None)
     """The images at `root`: a folder of class folders, a folder with parquet files, or one parquet file.
 
     A sub-folder named after the split, and parquet files so named, go before the rest; without a `split` that of
-    validation goes before the test's. classes: see `ClassFolders`. Raises UserError where there is nothing.
+    validation goes before the test's. classes: see `ClassFolders.at` and `ParquetImages`. Raises UserError where there
+    is nothing.
     """
     place = Path(root).expanduser().absolute()
     if place.is_file() and place.suffix == ".parquet":
-        return ParquetImages([place])
+        return ParquetImages([place], classes)
     if not place.is_dir():
         raise UserError(f"There is no folder of images {place}. {ADVICE}")
     if split is not None and split not in SPLITS:
         raise UserError(f"data.split={split} is not known. Available: {', '.join(SPLITS)}.")
     for wanted in [split] if split else ("validation", "test"):
         if (found := _of_split(place, SPLITS[wanted])) is not None:
-            return _in_folder(found, classes) if isinstance(found, Path) else ParquetImages(found)
+            return _in_folder(found, classes) if isinstance(found, Path) else ParquetImages(found, classes)
     return _in_folder(place, classes)
 
 
@@ -50,7 +51,7 @@ def _in_folder(folder: Path, classes: str | None) -> Images:
                 f"{folder} has no parquet file of the split, only {_named(files, SPLITS[others[0]])[0]}: "
                 f"give data.split={' or '.join(others)}."
             )
-        return ParquetImages(files)
+        return ParquetImages(files, classes)
     return ClassFolders.at(folder, classes)
 
 

@@ -78,6 +78,7 @@ def load(
         mean=how.mean,
         std=how.std,
         revision=_revision(stored, y, how),
+        classes=images.classes,
         protocol={"crop": _crop(how, stored.array), "subset": None if samples is None else f"{subset} {samples}"},
     )
 

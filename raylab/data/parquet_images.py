@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raylab.data import parquet
-from raylab.data.class_folders import stamp
+from raylab.data.class_folders import IMAGENET, IMAGENET_CLASSES, stamp
 from raylab.data.encoded import ADVICE, Encoded
 from raylab.errors import UserError
 
@@ -21,9 +22,12 @@ BATCH = 256  # rows at a time
 class ParquetImages:
     """Parquet files with a column "image" or "img" of {bytes, path}, and an integer "label"; rows as they lie."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[Path], classes: str | None = None) -> None:
+        """classes: "imagenet-1k", whose labels these are; else as many as the files say or show."""
         self.files = files
         self.labels = np.concatenate([_labels(path) for path in files])
+        shown = int(self.labels.max(initial=-1)) + 1
+        self.classes = IMAGENET_CLASSES if classes == IMAGENET else max(_named(files[0]), shown)
 
     def identity(self) -> Any:
         """Names, sizes and times of change."""
@@ -53,6 +57,15 @@ def _labels(path: Path) -> NDArray[np.int64]:
     if len(labels) and labels.min() < 0:
         raise UserError(f"{path} keeps its labels secret (they are -1): take the validation split.")
     return labels
+
+
+def _named(path: Path) -> int:
+    """How many names the hub's description of the column 'label' has; 0 where there is none."""
+    metadata = parquet.opened(path, ADVICE).schema_arrow.metadata or {}
+    try:
+        return len(json.loads(metadata[b"huggingface"])["info"]["features"]["label"]["names"])
+    except (KeyError, TypeError, ValueError):
+        return 0
 
 
 def _image_column(file: Any, path: Path) -> str:

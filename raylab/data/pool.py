@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from raylab.data import parquet
 from raylab.errors import UserError
 
 COLUMNS = ["checkpoint", "perturbation", "seed", "draw", "status", "alpha", "seconds", "N", "M"]
+RUN_INFO = "run.json"  # beside the rows: how they came about
 ADVICE = "Run `python -m raylab.run experiment=alpha_at_init`, and give its results folder: pool=FOLDER."
 
 
@@ -64,10 +65,18 @@ def draws(folder: str | Path, perturbation: str, seed: int) -> dict[str, Draws]:
     return found
 
 
+def spectral_options(folder: str | Path) -> dict[str, Any]:
+    """How the draws were measured, where the folder says so."""
+    try:
+        return dict(json.loads((Path(folder) / RUN_INFO).read_text())["config"]["spectral"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def command(folder: str | Path, draws: int) -> str:
     """What fills the pool to so many draws: the command that made it, where it says so."""
     try:
-        made_by = shlex.split(json.loads((Path(folder) / "run.json").read_text())["command"])
+        made_by = shlex.split(json.loads((Path(folder) / RUN_INFO).read_text())["command"])
     except (OSError, ValueError, KeyError, TypeError):
         made_by = ["python", "-m", "raylab.run", "experiment=alpha_at_init", f"results={folder}"]
     kept = [word for word in made_by if not word.startswith(("draws=", "layers=", "plan="))]

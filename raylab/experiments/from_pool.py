@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from raylab.config import Config
 
 BIASES = ("drawn", "zero")
+ALPHA_OPTIONS = ("estimator", "small_sample", "threshold", "threshold_kind")  # by which a matrix has another alpha
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +91,7 @@ def models_from_pool(config: Config, biases: Sequence[str] = BIASES) -> FromPool
     layers = {layer.name: layer for population in found for layer in population.layers}
     _require_all(model, layers, skipped)
     draws = pool.draws(config.pool, INITIAL, config.seed)
+    _require_same_alpha(config.pool, config)
     wanted = _wanted(draws, found, config)
     _require_draws(wanted, draws, config)
     _require_enough(wanted, config)
@@ -107,6 +109,18 @@ def models_from_pool(config: Config, biases: Sequence[str] = BIASES) -> FromPool
     )
     _require_distinct(drawn)
     return drawn
+
+
+def _require_same_alpha(folder: str, config: Config) -> None:
+    """A draw that was chosen by another alpha than its model is measured by lies in no range. Raises UserError."""
+    there = pool.spectral_options(folder)
+    for key in ALPHA_OPTIONS:
+        mine = getattr(config.spectral, key)
+        if there.get(key, mine) != mine:
+            raise UserError(
+                f"pool={folder} was measured with spectral.{key}={there[key]}, and this experiment measures with "
+                f"{mine}: give spectral.{key}={there[key]}, or a pool of its own."
+            )
 
 
 def _require_all(model: Any, layers: Mapping[str, Layer], skipped: Mapping[str, str]) -> None:
@@ -248,7 +262,9 @@ def _ranges(given: Sequence[Any]) -> list[tuple[float, float]]:
         if not (isinstance(each, (list, tuple)) and len(each) == 2 and all(isinstance(x, (int, float)) for x in each)):
             raise UserError(f"ranges={given} must be pairs of numbers, such as ranges=[[2,6],[10,12]].")
         if not each[0] < each[1]:
-            raise UserError(f"ranges={given}: {each[0]} is not less than {each[1]}.")
+            low, high = sorted(each)
+            advice = f"write [{low}, {high}]" if low < high else "a range goes up, as [2, 6] does"
+            raise UserError(f"ranges={given}: {each[0]} is not less than {each[1]}: {advice}.")
         pairs.append((float(each[0]), float(each[1])))
     if not pairs:
         raise UserError("ranges=[] names no range of alpha: give ranges=[[2,6],[10,12]].")

@@ -37,7 +37,7 @@ def data_of(load: Any, config: Config, network: Network) -> EvaluationData:
         )
     if data.task == "text":
         check_positions(data.x.shape[1], network)
-    _check_labels(data, network)
+    _check_labels(data, network, config.model.get("pretrained", True))
     return data
 
 
@@ -52,8 +52,12 @@ def described(data: EvaluationData) -> str:
     return f"{data.name}, {scored:,} tokens scored in {windows:,} windows (context {context:,}{step})"
 
 
-def _check_labels(data: EvaluationData, network: Network) -> None:
-    """A label that the model has no output for is an index error, or on a GPU the end of the process."""
+def _check_labels(data: EvaluationData, network: Network, trained: bool) -> None:
+    """A label that the model has no output for is an index error, or on a GPU the end of the process.
+
+    Of a trained model with more outputs than the data have classes, class 3 is another thing: every accuracy would be
+    that of chance, and nothing would say so.
+    """
     labels = data.y[data.y != IGNORED]
     if not labels.size:
         raise UserError(f"{data.name} has no label that is scored: give more of it.")
@@ -67,6 +71,11 @@ def _check_labels(data: EvaluationData, network: Network) -> None:
         raise UserError(
             f"{data.name} has {what} up to {labels.max()}, and {network.name} only {outputs:,} outputs (0 to "
             f"{outputs - 1}): {advice}."
+        )
+    if trained and data.task == "image" and data.classes is not None and data.classes != outputs:
+        raise UserError(
+            f"{data.name} has {data.classes:,} classes, and {network.name} tells {outputs:,} others apart: {advice}; "
+            "data.classes=imagenet-1k if its labels are ImageNet's; model.pretrained=false to rehearse."
         )
 
 

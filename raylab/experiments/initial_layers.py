@@ -9,10 +9,10 @@ whatever else is drawn, and whichever model asks for it: `raylab.experiments.ini
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -59,11 +59,18 @@ class Population:
     @functools.cached_property
     def digest(self) -> str:
         """Of what a generator makes of it: two with the same draws are one."""
-        return digest([self.layer.shape, self.draw(generator(0, "which law is it?")).tobytes().hex()])
+        return digest([self.layer.shape, _sample(self.draw)])
 
     def drawn(self, seed: int, k: int) -> Array:
         """Its k-th draw."""
         return self.draw(generator(seed, self.digest, INITIAL, k))
+
+
+class Initial(NamedTuple):
+    """How a layer is initialised."""
+
+    law: Hashable  # compared by value; str() is for a person, and rounds
+    draw: Draw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,12 +158,13 @@ def populations_of(made: Any, config: Config) -> tuple[list[Population], dict[st
     module = made.module() if isinstance(made, Network) else made
     layers, outside = measurable(module, config.spectral, config.layers)
     skipped = {item.layer.name: item.reason for item in outside}
-    alike: dict[tuple[Any, ...], list[tuple[Layer, Draw]]] = {}
-    for layer, (law, draw) in _laws(made, module, layers, config, skipped).items():
-        alike.setdefault((law, layer.shape, layer.kind, layer.groups), []).append((layer, draw))
+    alike: dict[tuple[Any, ...], list[tuple[Layer, Initial]]] = {}
+    for layer, initial in _laws(made, module, layers, config, skipped).items():
+        how = (layer.kind, layer.groups) if len(layer.shape) > 2 else ()  # a matrix is one, whatever it is for
+        alike.setdefault((initial.law, layer.shape, how), []).append((layer, initial))
     populations = [
-        Population(layers=tuple(layer for layer, _ in same), law=law, draw=same[0][1])
-        for (law, *_), same in alike.items()
+        Population(layers=tuple(layer for layer, _ in same), law=str(same[0][1].law), draw=same[0][1].draw)
+        for same in alike.values()
     ]
     if not populations:
         why = next(iter(skipped.items()), None)
@@ -166,19 +174,39 @@ def populations_of(made: Any, config: Config) -> tuple[list[Population], dict[st
 
 def _laws(
     made: Any, module: Any, layers: Sequence[Layer], config: Config, skipped: dict[str, str]
-) -> dict[Layer, tuple[str, Draw]]:
-    """How each layer is initialised, in words and to draw from; why one is left out goes into `skipped`."""
+) -> dict[Layer, Initial]:
+    """How each layer is initialised; why one is left out goes into `skipped`."""
     if hasattr(made, "initial_law"):
-        return {layer: (str(law := made.initial_law(layer, "weight")), law) for layer in layers}
+        return {layer: _of_own(made.initial_law(layer, "weight")) for layer in layers}
     known = laws_of(made.anew) if isinstance(made, Network) and made.anew else {}
-    found: dict[Layer, tuple[str, Draw]] = {}
+    found: dict[Layer, Initial] = {}
     for layer, parameters in zip(layers, parameters_of(module, layers, config.spectral), strict=True):
         law = known.get(parameters.weight) if parameters else None
         if parameters is None or law is None or law.constant:
             skipped[layer.name] = UNKNOWN if law is None else f"always initialised as {law}"
         elif parameters.part is None or law.entries_alike:
             shape = parameters.part.shape if parameters.part else tuple(module.get_parameter(parameters.weight).shape)
-            found[layer] = (str(law), functools.partial(law.draw, shape=shape))
+            found[layer] = Initial(law, functools.partial(law.draw, shape=shape))
         else:
             skipped[layer.name] = f"a part of a tensor that is {law} as a whole"
     return found
+
+
+def _sample(draw: Draw) -> str:
+    """What a law makes of one and the same generator: laws that differ in any digit differ here."""
+    return draw(generator(0, "which law is it?")).tobytes().hex()
+
+
+@dataclass(frozen=True)
+class _Own:
+    """A law of a model of one's own, which may be any function: it is known by what it draws."""
+
+    law: Any = field(compare=False)
+    draws: str
+
+    def __str__(self) -> str:
+        return str(self.law)
+
+
+def _of_own(law: Draw) -> Initial:
+    return Initial(_Own(law, digest([_sample(law)])), law)

@@ -32,6 +32,7 @@ class Draws(View):
     """The view of such results."""
 
     query = QUERY
+    of_models = False
 
     def __init__(self, table: pa.Table) -> None:
         self.found = populations(table)

@@ -108,7 +108,7 @@ def render(folder: Path, table: pa.Table, view: View, drawn: list[Picture], file
         command=info.get("command", ""),
         digest=info.get("digest", ""),
         config=_flat(info.get("config", {})),
-        counts=_counts(table, info),
+        counts=_counts(table, info, view),
         findings=view.findings(),
         missing=view.missing(drawn),
         shown=[Shown(picture, picture.inline()) for picture in drawn],
@@ -136,9 +136,8 @@ def _pairs(shown: list[Shown]) -> list[list[Shown]]:
     return groups
 
 
-def _counts(table: pa.Table, info: Mapping[str, Any]) -> dict[str, Any]:
+def _counts(table: pa.Table, info: Mapping[str, Any], view: View) -> dict[str, Any]:
     status = Counter(frame.texts(table, "status"))
-    models = frame.count_models(table)
     planned = int(info.get("planned") or 0)
     return {
         "rows": table.num_rows,
@@ -147,7 +146,7 @@ def _counts(table: pa.Table, info: Mapping[str, Any]) -> dict[str, Any]:
         "skipped": status["skipped"],
         "planned": planned,
         "share": min(1.0, table.num_rows / planned) if planned else 1.0,
-        "models": models,
+        "models": frame.count_models(table) if view.of_models else 0,
         "layers": len(frame.layers(table)),
         "work": duration(float(np.nansum(frame.floats(table, "seconds")))),
     }

@@ -104,7 +104,7 @@ def _read(folder: Path) -> Experiment:
         html.write(folder, view)
     except (UserError, pa.ArrowException) as error:  # one folder that is damaged must not hide the others
         return Experiment(folder.name, reason=" ".join(str(error).split()))
-    models = frame.count_models(table)
+    models = frame.count_models(table) if view.of_models else 0
     scores = view.scores if isinstance(view, Perturbed) else None
     return Experiment(folder.name, scores, table.num_rows, models)
 

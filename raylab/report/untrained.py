@@ -157,10 +157,11 @@ def range_table(found: Sequence[Group], biases: str) -> TextTable | None:
 
 def accuracies(found: Sequence[Group]) -> Picture:
     """Each model a dot, by range; a panel with biases, one without."""
+    most = max(float(each.accuracy.max()) for each in found)
     panels = [
         Panel(
             title,
-            lambda ax, here=here: _dots(ax, here),
+            lambda ax, here=here: _dots(ax, here, most),
             note=title[0].upper() + title[1:],
             width=3.6,
             height=2.9,
@@ -172,7 +173,7 @@ def accuracies(found: Sequence[Group]) -> Picture:
     return Picture("accuracy_by_range", "Accuracy of untrained models by α", caption, panels, columns=2)
 
 
-def _dots(ax: Axes, found: Sequence[Group]) -> None:
+def _dots(ax: Axes, found: Sequence[Group], most: float) -> None:
     from matplotlib.ticker import MaxNLocator
 
     for place, (each, color) in enumerate(zip(found, (*labels.RANGES, *[INK] * len(found)), strict=False)):
@@ -183,7 +184,7 @@ def _dots(ax: Axes, found: Sequence[Group]) -> None:
     ax.set_xticks(range(len(found)), [each.alpha_range for each in found])
     ax.set_xlim(-0.6, len(found) - 0.2)
     ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    ax.set_ylim(0, 1.08 * max(float(each.accuracy.max()) for each in found))
+    ax.set_ylim(0, 1.08 * most)
     ax.grid(visible=False, axis="x")
     ax.set_xlabel("α of every layer")
     ax.set_ylabel("accuracy [%]")

@@ -15,6 +15,7 @@ class View(ABC):
     """Results as a person reads them. Nothing is computed before it is asked for."""
 
     query: str  # an example of SQL over these rows
+    of_models: bool = True  # whether rows are of models; not of layers that no model has
     open_rows: int = 30  # a table of more rows is folded on the page
 
     @abstractmethod

@@ -39,3 +39,30 @@ def test_halving_remembers_what_an_earlier_process_has_seen(tmp_path):
     assert [decision(first, name, value) for name, value in (("a", 0.8), ("b", 0.9))] == ["CONTINUE", "CONTINUE"]
     again = scheduler()
     assert decision(again, "c", 0.1) == "STOP" and decision(again, "d", 0.99) == "CONTINUE"
+
+
+def test_a_search_that_goes_on_gives_as_many_samples_as_are_asked_for_now(tmp_path, monkeypatch):
+    from raylab.cluster import tuning
+
+    def search(samples):
+        monkeypatch.setattr(tuning, "_now", [SimpleNamespace(samples=samples)])
+        return tuning._asked(SimpleNamespace(listed=True, max_concurrent=None))
+
+    def given(by):
+        numbers = []
+        while not by.is_finished():
+            trial = by.create_trial_if_possible({"config": {}, "run": "none"})
+            numbers.append(trial.config["job"])
+        return numbers
+
+    monkeypatch.setattr(
+        "ray.tune.search.search_generator._create_trial_from_spec", lambda spec, *_, **__: SimpleNamespace(**spec)
+    )
+    first = search(3)
+    first._total_samples = 3
+    assert given(first) == [0, 1, 2]
+    first.save_to_dir(str(tmp_path), "session")
+    for samples, more in ((3, []), (5, [3, 4]), (2, [])):
+        again = search(samples)
+        again.restore_from_dir(str(tmp_path))
+        assert given(again) == more

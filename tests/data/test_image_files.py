@@ -1,5 +1,7 @@
 """Which folder or file is taken, and what its labels are."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -77,6 +79,19 @@ def test_other_synsets_are_no_imagenet_1k(tmp_path):
     says("no synsets of ImageNet", tmp_path, None, "imagenet-1k")
 
 
+def test_how_many_classes_there_are_is_known_of_the_whole(tmp_path):
+    class_folders(tmp_path / "folders", ["n01440764", "n02102040"], 1, SMALL)
+    assert image_files.find(tmp_path / "folders", None, "folders").classes == 2
+    assert image_files.find(tmp_path / "folders", None, "imagenet-1k").classes == 1000
+    file = parquet_file(tmp_path / "a.parquet", [b"x"] * 2, [0, 3])
+    assert image_files.find(file).classes == 4
+    assert image_files.find(file, None, "imagenet-1k").classes == 1000
+    table = pq.read_table(file)
+    names = {"info": {"features": {"label": {"names": ["plane", "car", "bird", "cat", "deer"], "_type": "ClassLabel"}}}}
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(names)}), file)
+    assert image_files.find(file).classes == 5
+
+
 def test_what_is_not_there_is_one_line(tmp_path):
     says("There is no folder of images", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
@@ -87,6 +102,11 @@ def test_what_is_not_there_is_one_line(tmp_path):
     class_folders(tmp_path / "some", ["a", "b"], 1, SMALL)
     (tmp_path / "some" / "c").mkdir()
     says("holds no image", tmp_path / "some")
+    for name in "abcd":
+        (tmp_path / "other" / name).mkdir(parents=True)
+    says(
+        "other has no labelled images: none of its folders (a, b, c, ...) holds any. Give data.root", tmp_path / "other"
+    )
     class_folders(tmp_path / "trained" / "train", ["a"], 1, SMALL)
     says("give data.split", tmp_path / "trained")
     says("give data.split", tmp_path / "trained", "test")

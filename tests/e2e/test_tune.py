@@ -99,3 +99,11 @@ def test_a_search_that_was_killed_goes_on_as_if_nothing_had_been(lab):
     )
     assert "Samples: 7, best first" in out and (lab / "out" / "samples.md").exists()
     assert (lab / "out" / "report.html").stat().st_size > 10_000
+    before, epochs = rows(lab / "out"), trained(lab / "out")
+    more = ["tune.samples=9", *(word for word in words if word != "tune.samples=7")]
+    assert run(lab, "raylab.tune", "results=out", "model.pause=0.2", *more)[0] == code
+    raised = read_samples(lab / "out").to_pylist()
+    assert len(raised) == 9 and all(sample in raised for sample in samples[1])
+    ok = lambda found: {key: row for key, row in found.items() if row["status"] == "ok"}  # noqa: E731
+    assert ok(before).items() <= rows(lab / "out").items()
+    assert all(trained(lab / "out")[epoch] == times for epoch, times in epochs.items()), "samples were trained again"

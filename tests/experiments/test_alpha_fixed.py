@@ -213,3 +213,7 @@ def test_a_folder_takes_what_extends_it_and_nothing_else(pool, tmp_path, capsys)
     assert len(load(tmp_path)) == 3 * 4
     assert main([*words(pool, tmp_path, *here), "train.learning_rate=0.02"]) == 2
     assert "another study (train.learning_rate: 0.01 -> 0.02)" in capsys.readouterr().err
+    assert main([*words(pool, tmp_path, *here), "ranges=[[4,8]]", "plan=true"]) == 0
+    # Its first models are made of the same draws: one of another number would go on from their checkpoints.
+    assert main([*words(pool, tmp_path, *here), "ranges=[[4,8],[3,4]]"]) == 2
+    assert "has models with alpha in [2, 4], some of which are in [3, 4] as well" in capsys.readouterr().err

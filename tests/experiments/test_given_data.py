@@ -16,6 +16,7 @@ from tests import tiny_pretrained
 
 class Config:
     data = {"_target_": "lab:data"}  # noqa: RUF012
+    model = {"_target_": "lab:make"}  # noqa: RUF012
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,20 @@ def test_labels_that_a_model_has_no_output_for_are_said_before_any_work(lab):
     refused("noise has labels below 0, such as -1: only -100", lab.negative(), network)
     nothing = dataclasses.replace(lab.images(), y=np.full(40, -100))
     refused("noise has no label that is scored", nothing, network)
+
+
+def test_a_model_of_other_classes_is_said_before_any_work(lab):
+    """CIFAR-10's ten labels are valid ones of an ImageNet model, and mean other things to it."""
+    network, data = (
+        of_module("net", lab.make(), None),
+        dataclasses.replace(lab.images(), classes=3, y=np.arange(40) % 3),
+    )
+    refused(
+        "noise has 3 classes, and net tells 5 others apart: give the data set that it was trained on", data, network
+    )
+    assert data_of(lambda: dataclasses.replace(data, classes=5), Config, network).classes == 5
+    rehearsal = type("Rehearsal", (Config,), {"model": {"pretrained": False}})
+    assert data_of(lambda: data, rehearsal, network).classes == 3
 
 
 def test_token_ids_of_another_tokenizer_are_said_before_any_work():

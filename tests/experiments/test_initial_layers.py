@@ -8,6 +8,7 @@ import torch
 from raylab import config, experiments, spectral
 from raylab.cluster import inline
 from raylab.errors import UserError
+from raylab.models.networks import of_module
 
 SMALL = ["experiment=alpha_at_init", "model.inputs=20", "model.width=16", "model.depth=3", "metrics=[standard]"]
 
@@ -84,6 +85,41 @@ def test_models_of_libraries_are_drawn_by_the_laws_that_their_libraries_have():
     assert [len(p.layers) for p in populations] == [4, 1]
     assert populations[0].law.startswith("N(0") and populations[1].law.startswith("U(")
     assert [r.status for r in results(experiment, experiment.trials()[:1])] == ["ok"]
+
+
+class Close(torch.nn.Module):
+    """Three layers of one shape: laws that print alike, N(0, 0.0501), and differ; an embedding as the first."""
+
+    stds = {"a": 0.05011, "b": 0.05012, "c": 0.05011}  # noqa: RUF012
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = torch.nn.Linear(12, 16), torch.nn.Linear(12, 16), torch.nn.Embedding(16, 12)
+        for name, std in self.stds.items():
+            torch.nn.init.normal_(self.get_submodule(name).weight, std=std)
+
+
+class CloseByHand(Close):
+    def initial_law(self, layer, parameter):
+        return lambda rng: rng.normal(0, self.stds[layer.name], layer.shape).astype(np.float32)
+
+
+def close():
+    return of_module("close", Close(), Close)
+
+
+@pytest.mark.parametrize("make", ["close", "CloseByHand"])
+def test_laws_that_differ_in_the_fourth_digit_are_two_and_what_a_matrix_is_for_makes_no_other(make):
+    words = [
+        "experiment=alpha_at_init",
+        "model=own",
+        f"model._target_={__name__}.{make}",
+        "metrics=[standard]",
+        "draws=1",
+    ]
+    found = experiments.build(config.compose(words)[0])
+    assert sorted(population.stands_for for population in found.populations.values()) == ["a, c", "b"]
+    assert [result.status for result in results(found)] == ["ok", "ok"]
 
 
 def test_the_plan_says_what_is_left(drawn):

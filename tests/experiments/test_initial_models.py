@@ -103,8 +103,12 @@ def test_the_plan_says_how_many_draws_are_accepted(pool):
     ("override", "says"),
     [
         ("ranges=[2,6]", "must be pairs of numbers"),
-        ("ranges=[[6,2]]", "6 is not less than 2"),
+        ("ranges=[[6,2]]", r"6 is not less than 2: write \[2, 6\]"),
         ("ranges=[]", "names no range"),
+        (
+            "spectral.estimator=median",
+            "was measured with spectral.estimator=ks, and this experiment measures with median",
+        ),
         ("pool=null", "from a pool of draws"),
         ("pool=/nowhere", "is no results folder with rows"),
         ("seed=5", "has no draws of seed 5"),

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raylab.report import draws, views
+from raylab.report import draws, html, views
 
 RNG = np.random.default_rng(3)
 ALPHA = {"fc1": np.exp(RNG.normal(2.2, 0.5, 400)), "fc2": np.exp(RNG.normal(1.6, 0.2, 250))}
@@ -74,3 +74,8 @@ def test_draws_without_a_fit_have_a_report_that_says_so():
     view = views.of(pa.Table.from_pylist([row]))
     assert view.pictures() == [] and view.missing([]) and view.findings() == []
     assert [cell for table in view.tables() for cell in table.rows[0][2:]] == ["–"] * (len(draws.QUANTILES) + 3)
+
+
+def test_the_page_counts_draws_and_no_models(table, tmp_path):
+    page = html.render(tmp_path, table, views.of(table), [], {})
+    assert "<span>trials ok</span>" in page and "<span>models</span>" not in page
