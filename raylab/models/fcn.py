@@ -19,7 +19,8 @@ class FCN(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, depth: int, width: int) -> None:
         if min(inputs, outputs, width) < 1 or depth < 0:
-            raise ValueError(f"no network has inputs={inputs} outputs={outputs} depth={depth} width={width}")
+            given = f"inputs={inputs}, outputs={outputs}, width={width}, depth={depth}"
+            raise ValueError(f"{given}: give at least 1 of each, and a depth of 0 (no hidden layer) or more")
         super().__init__()
         self.sizes = (inputs, *[width] * depth, outputs)
         for k, (fan_in, fan_out) in enumerate(zip(self.sizes, self.sizes[1:], strict=False), start=1):
