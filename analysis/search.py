@@ -81,7 +81,10 @@ def best_of_each(found: Sequence[Sample], key: str, metric: str) -> tuple[TextTa
         ]
         for row in rows
     ]
-    note = "As long: samples that were trained for as many epochs as the best of their line; their median."
+    note = (
+        "As long: samples that were trained for as many epochs as the best of their line; their median. A search does "
+        "not try all values alike: a line whose samples were few, or all stopped early, says little of its value."
+    )
     return TextTable(f"The best of each {key}", header, lines, note=note), pa.Table.from_pylist(rows)
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from raylab.report import labels
 from raylab.report.courses import FREE, Course, Values, courses, mean_of, numbers
 from raylab.report.layerwise import plural
-from raylab.report.picture import INK, Key, Panel, Picture
+from raylab.report.picture import INK, Key, Panel, Picture, by_error
 from raylab.report.untrained import lower_end
 from raylab.report.view import View
 from raylab.results import frame
@@ -21,7 +21,6 @@ from raylab.results.text import TextTable, number, significant, with_error
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TICKS = (10, 50, 80, 90, 95, 98, 99)  # accuracy [%]
 GOALS = (90.0, 96.0)  # of accuracy [%]: where the paper stopped, and what its free models reach
 QUERY = "SELECT retraction, alpha_range, epoch, avg(accuracy) FROM trials WHERE layer IS NULL GROUP BY ALL ORDER BY ALL"
 
@@ -129,9 +128,10 @@ def epoch_table(found: Sequence[Course]) -> TextTable:
 
 def accuracy_by_epoch(found: Sequence[Course]) -> Picture:
     """A panel a retraction, a line a range."""
-    lowest = min(float(np.nanmin(each.accuracy)) for each in found)
+    every = np.concatenate([each.accuracy.ravel() for each in found])
+    ends = float(np.nanmin(every)), float(np.nanmax(every))
     panels = [
-        Panel(name, lambda ax, some=some: _accuracies(ax, some, lowest), note=_named(name), width=3.4, height=2.8)
+        Panel(name, lambda ax, some=some: _accuracies(ax, some, *ends), note=_named(name), width=3.4, height=2.8)
         for name, some in _by_retraction(found).items()
     ]
     caption = (
@@ -171,23 +171,16 @@ def _keys(found: Sequence[Course]) -> list[Key]:
     return [Key(f"α in {name}", color, "_") for name, color in _colors(found).items()]
 
 
-def _accuracies(ax: Axes, found: Sequence[Course], lowest: float) -> None:
-    """Drawn as errors on a logarithmic axis, which is labelled by the accuracy: from 90 to 99 % much happens."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
+def _accuracies(ax: Axes, found: Sequence[Course], lowest: float, highest: float) -> None:
     colors = _colors(found)
     for goal in GOALS:
-        ax.axhline(100 - goal, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+        ax.axhline(goal, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     for each in found:
         mean, sem = mean_of(each.accuracy)
-        error, half, color = 100 - mean, np.nan_to_num(sem), colors[each.alpha_range]
-        ax.plot(each.epochs, error, color=color, linewidth=1.6, marker="o", markersize=2.4)
-        ax.fill_between(each.epochs, error - half, error + half, color=color, alpha=0.25, linewidth=0)
-    ax.set_yscale("log")
-    ax.yaxis.set_major_locator(FixedLocator([100 - accuracy for accuracy in TICKS]))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{100 - error:g}"))
-    ax.set_ylim(100 - max(lowest - 4, 0), 1)
+        half, color = np.nan_to_num(sem), colors[each.alpha_range]
+        ax.plot(each.epochs, mean, color=color, linewidth=1.6, marker="o", markersize=2.4)
+        ax.fill_between(each.epochs, mean - half, mean + half, color=color, alpha=0.25, linewidth=0)
+    by_error(ax, lowest, highest)
     _epoch_axis(ax)
     ax.set_ylabel("accuracy [%]")
 

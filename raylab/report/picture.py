@@ -59,6 +59,9 @@ class Key:
     marker: str = "o"
 
 
+ACCURACIES = (10, 50, 80, 90, 95, 98, 99, 99.5, 99.8)  # [%], where an axis by the error has its ticks
+
+
 @dataclass(frozen=True)
 class Panel:
     """One pair of axes; `draw` fills them, `note` stands above. Size in inches."""
@@ -140,6 +143,21 @@ class Picture:
             if across == 1 or sum(max(wide[k : k + lines]) for k in range(0, len(wide), lines)) <= width:
                 return -(-len(wide) // lines), lines
         return 1, 0
+
+
+def by_error(ax: Axes, lowest: float, highest: float) -> None:
+    """The vertical axis, of accuracies [%], by the logarithm of the error: from 90 to 99 % much happens.
+
+    lowest, highest: of what is drawn.
+    """
+    import numpy as np
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    ax.set_yscale("function", functions=(lambda a: -np.log10(np.maximum(100 - a, 0.01)), lambda x: 100 - 10.0**-x))
+    ax.yaxis.set_major_locator(FixedLocator(ACCURACIES))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda accuracy, _: f"{accuracy:g}"))
+    ax.set_ylim(max(lowest - 4, 0), 99 if highest < 98.9 else 99.9)
 
 
 def _figure(width: float, height: float) -> Figure:

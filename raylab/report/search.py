@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from raylab.report import target as targets
 from raylab.report.layerwise import plural
-from raylab.report.picture import INK, Panel, Picture
+from raylab.report.picture import INK, Panel, Picture, by_error
 from raylab.report.samples import shown, told
 from raylab.report.view import View
 from raylab.results import frame, searched
@@ -99,7 +99,8 @@ class Search(View):
         panels = [Panel(f"by {key}", lambda ax, key=key: self._by_key(ax, key), note=key) for key in self.keys]
         if any(len(each.epochs) > 1 for each in self.samples):
             panels = [Panel("by epoch", self._by_epoch, note="each sample, epoch by epoch"), *panels]
-        caption = f"The {self.target.column} of every sample; blue: the best. By key: after its last epoch."
+        by = "; on a logarithmic axis of the error" * (self.target is targets.ACCURACY)
+        caption = f"The {self.target.column} of every sample; blue: the best. By key: after its last epoch{by}."
         return [Picture("samples", "What was searched", caption, panels, columns=3)]
 
     def missing(self, drawn: Sequence[Picture]) -> list[str]:
@@ -140,7 +141,7 @@ class Search(View):
             ax.plot(each.epochs, self.target.scale * each.scores, marker="o", markersize=2.4, **look)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.set_xlabel("epoch")
-        ax.set_ylabel(self.target.axis)
+        self._target_axis(ax)
 
     def _by_key(self, ax: Axes, key: str) -> None:
         values = [each.values[key] for each in self.samples]
@@ -148,7 +149,7 @@ class Search(View):
         if any(isinstance(value, str) or value is None for value in values):
             names = sorted({str(value) for value in values})
             places = [names.index(str(value)) for value in values]
-            ax.set_xticks(range(len(names)), names, rotation=0 if len("".join(names)) < 40 else 20)
+            ax.set_xticks(range(len(names)), names, rotation=0 if len("".join(names)) < 24 else 20)
             ax.set_xlim(-0.6, len(names) - 0.4)
         else:
             places = values
@@ -157,4 +158,10 @@ class Search(View):
         ax.plot(places, scores, linestyle="", marker="o", color=OTHERS, markersize=4.5)
         ax.plot(places[:1], scores[:1], linestyle="", marker="o", color=BEST, markersize=6, markeredgecolor=INK)
         ax.set_xlabel(key)
+        self._target_axis(ax)
+
+    def _target_axis(self, ax: Axes) -> None:
         ax.set_ylabel(self.target.axis)
+        if self.target is targets.ACCURACY:
+            every = self.target.scale * np.concatenate([each.scores for each in self.samples])
+            by_error(ax, float(every.min()), float(every.max()))

@@ -112,5 +112,7 @@ def test_tables_findings_and_figures(table):
     view.pictures()[0].panels[0].fill(ax)
     drawn = [line.get_ydata() for line in ax.lines if len(line.get_ydata()) == EPOCHS]
     np.testing.assert_allclose(
-        drawn, [100 - 100 * ACCURACY["newton_schulz", name].mean(1) for name in ("[2, 6]", "[10, 12]")]
+        drawn, [100 * ACCURACY["newton_schulz", name].mean(1) for name in ("[2, 6]", "[10, 12]")]
     )
+    at = lambda accuracy: ax.transData.transform((0, accuracy))[1]  # noqa: E731
+    assert at(99) - at(90) == pytest.approx(at(90) - at(0)), "half of the axis is for what lies beyond 90 %"
