@@ -31,7 +31,7 @@ def test_depth_zero_is_a_linear_model():
 
 @pytest.mark.parametrize("sizes", [(0, 10, 1, 8), (4, 0, 1, 8), (4, 2, 1, 0), (4, 2, -1, 8)])
 def test_impossible_sizes_are_refused(sizes):
-    with pytest.raises(ValueError, match="no network"):
+    with pytest.raises(ValueError, match="give at least 1 of each"):
         FCN(*sizes)
 
 
