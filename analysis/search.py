@@ -47,7 +47,8 @@ def main(folder: str, output: Path) -> Iterator[Path]:
             yield from publish.table(output / "tables", f"{name}_by_{key}", text, numbers)
             parts.append(text.markdown())
     if kept is not None:  # else it is unfinished, and the figure says as much as is known
-        text = samples.samples_table(kept, metric)
+        ranked_by = kept.column_names[kept.column_names.index(samples.EPOCHS) - 1]  # tune.metric may be another
+        text = samples.samples_table(kept, ranked_by)
         yield from publish.table(output / "tables", name, text, kept)
         parts.append(text.markdown())
     page = output / f"{name}.md"

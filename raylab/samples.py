@@ -42,11 +42,14 @@ class Samples:
     space: Space
     columns: Mapping[str, str]  # searched key -> its column, where it has one
     listed: tuple[Sample, ...] = ()  # by number; empty where the search chooses as it goes
+    seed: int = 0  # of samples at random: one that was begun by a command for more of them is not listed
 
     def sample(self, params: Mapping[str, Any]) -> Sample:
         """The values of a sample, as a command line writes them."""
         if JOB in params:
-            return self.listed[params[JOB]]
+            number = params[JOB]
+            is_listed = number < len(self.listed)
+            return self.listed[number] if is_listed else space.random_sample(self.space, number, self.seed)
         return {key: value if isinstance(value, str) else repr(value) for key, value in params.items()}
 
     def __call__(self, params: Mapping[str, Any]) -> tuple[Experiment, Group, Mapping[str, Value]]:
@@ -146,7 +149,7 @@ def _search(plain: Sequence[str], extra_dir: str | None, over: Space) -> Plan:
         if key != "seed":  # which every row has
             names[key] = searched.column(key, {*columns, *names.values()})
     fixed = (*plain, f"results={_quoted(Path(config.results).absolute())}")  # a worker may be in another folder
-    opened = Samples(fixed, extra_dir and str(Path(extra_dir).absolute()), over, names, tuple(listed))
+    opened = Samples(fixed, extra_dir and str(Path(extra_dir).absolute()), over, names, tuple(listed), config.seed)
     return Plan(
         config=config,
         settings=settings,

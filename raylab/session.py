@@ -101,17 +101,22 @@ def refuse_another_study(folder: Path, settings: dict[str, Any], identity: dict[
 
 
 def _refuse_overlap(folder: Path, settings: dict[str, Any]) -> None:
-    """Ranges of alpha that overlap share models, and a model that is trained has rows of one range only."""
-    if settings["kind"] != "alpha_fixed" or not statuses(folder):
+    """Ranges of alpha that overlap share models, and a model that is trained has rows of one range only.
+
+    Where ranges are searched, the folder has those of all samples, and the settings one of them.
+    """
+    searched = settings.get("tune", {}).get("space") or {}
+    if settings["kind"] != "alpha_fixed" or "ranges" in searched or not statuses(folder):
         return
     there = load(folder, ["alpha_range"])
     known = there.column("alpha_range").unique().to_pylist() if there.num_columns else []
     for one in filter(None, known):
         low, high = (float(end) for end in one.strip("[]").split(","))
         for least, most in settings["ranges"]:
-            if [low, high] != [least, most] and low < most and least < high:
+            within = f"[{least:g}, {most:g}]"  # as rows have it, where more digits are gone
+            if within != one and low < most and least < high:
                 raise UserError(
-                    f"{folder} has models with alpha in {one}, some of which are in [{least:g}, {most:g}] as well: "
+                    f"{folder} has models with alpha in {one}, some of which are in {within} as well: "
                     "give a range that does not overlap, or results=ANOTHER_FOLDER."
                 )
 

@@ -96,11 +96,13 @@ def grid(space: Space) -> list[Sample]:
 
 
 def randomly(space: Space, samples: int, seed: int) -> list[Sample]:
-    """So many samples, each from a stream of its own: the first ten of twenty are the ten of ten."""
-    return [
-        {key: each.draw(generator(seed, "search", number, key)) for key, each in space.items()}
-        for number in range(samples)
-    ]
+    """So many samples: the first ten of twenty are the ten of ten."""
+    return [random_sample(space, number, seed) for number in range(samples)]
+
+
+def random_sample(space: Space, number: int, seed: int) -> Sample:
+    """The sample of a number, from a stream of its own."""
+    return {key: each.draw(generator(seed, "search", number, key)) for key, each in space.items()}
 
 
 def probes(space: Space) -> list[Sample]:

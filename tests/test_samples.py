@@ -47,6 +47,12 @@ def test_a_sample_is_the_experiment_of_its_values(plan):
     assert [trial.id for trial in alone.experiment.trials()] == [trial.id for trial in group]
 
 
+def test_a_sample_that_was_begun_by_a_command_for_more_of_them_has_its_values(plan):
+    fewer, more = (plan("train.learning_rate=interval(0.1,1)", f"tune.samples={samples}").open for samples in (2, 5))
+    assert len(fewer.listed) == 2
+    assert fewer.sample({"job": 4}) == more.listed[4]
+
+
 def test_columns_of_searched_keys_say_what_they_are(plan):
     found = plan("train.learning_rate=0.1,0.2", "seed=range(0,2)", "model=choice({name:a},{name:b})")
     assert isinstance(found.open, Samples)

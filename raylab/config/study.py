@@ -19,7 +19,7 @@ _OF_FIXED = ("train.epochs", "retractions", "ranges")
 # What the data are, their revision says, wherever they lie; which draws of a pool a model is made of, its checkpoint.
 NO_ANSWER = ("results", "plan", "progress", "cluster", "stack", "activations", "pool")
 _INCIDENTAL = (*NO_ANSWER, "batch_size", "data", "spectral.device", "model.download")
-# Of a search, how much of it is asked for.
+# Of a search, how many samples are asked for, and how many at a time: more of them add to the folder.
 _SEARCHED = ("tune.max_concurrent", "tune.samples")
 
 

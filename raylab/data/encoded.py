@@ -27,8 +27,8 @@ class Images(Protocol):
         ...
 
     @property
-    def classes(self) -> int:
-        """How many there are, whether or not they have an image here."""
+    def classes(self) -> int | None:
+        """How many there are, whether or not they have an image here; None: it is not said."""
         ...
 
     def identity(self) -> Any:

@@ -23,11 +23,10 @@ class ParquetImages:
     """Parquet files with a column "image" or "img" of {bytes, path}, and an integer "label"; rows as they lie."""
 
     def __init__(self, files: Sequence[Path], classes: str | None = None) -> None:
-        """classes: "imagenet-1k", whose labels these are; else as many as the files say or show."""
+        """classes: "imagenet-1k", whose labels these are; else what the files say: few images may not show all."""
         self.files = files
         self.labels = np.concatenate([_labels(path) for path in files])
-        shown = int(self.labels.max(initial=-1)) + 1
-        self.classes = IMAGENET_CLASSES if classes == IMAGENET else max(_named(files[0]), shown)
+        self.classes = IMAGENET_CLASSES if classes == IMAGENET else _named(files[0])
 
     def identity(self) -> Any:
         """Names, sizes and times of change."""
@@ -59,13 +58,13 @@ def _labels(path: Path) -> NDArray[np.int64]:
     return labels
 
 
-def _named(path: Path) -> int:
-    """How many names the hub's description of the column 'label' has; 0 where there is none."""
+def _named(path: Path) -> int | None:
+    """How many names the hub's description of the column 'label' has; None where there is none."""
     metadata = parquet.opened(path, ADVICE).schema_arrow.metadata or {}
     try:
         return len(json.loads(metadata[b"huggingface"])["info"]["features"]["label"]["names"])
     except (KeyError, TypeError, ValueError):
-        return 0
+        return None
 
 
 def _image_column(file: Any, path: Path) -> str:

@@ -67,17 +67,20 @@ def draws(folder: str | Path, perturbation: str, seed: int) -> dict[str, Draws]:
 
 def spectral_options(folder: str | Path) -> dict[str, Any]:
     """How the draws were measured, where the folder says so."""
-    try:
-        return dict(json.loads((Path(folder) / RUN_INFO).read_text())["config"]["spectral"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    return _run_info(folder).get("config", {}).get("spectral", {})
 
 
 def command(folder: str | Path, draws: int) -> str:
     """What fills the pool to so many draws: the command that made it, where it says so."""
-    try:
-        made_by = shlex.split(json.loads((Path(folder) / RUN_INFO).read_text())["command"])
-    except (OSError, ValueError, KeyError, TypeError):
-        made_by = ["python", "-m", "raylab.run", "experiment=alpha_at_init", f"results={folder}"]
+    unknown = ["python", "-m", "raylab.run", "experiment=alpha_at_init", f"results={folder}"]
+    made_by = shlex.split(_run_info(folder).get("command", "")) or unknown
     kept = [word for word in made_by if not word.startswith(("draws=", "layers=", "plan="))]
     return shlex.join([*kept, f"draws={draws}"])
+
+
+def _run_info(folder: str | Path) -> dict[str, Any]:
+    """How the rows came about; empty where the folder does not say."""
+    try:
+        return dict(json.loads((Path(folder) / RUN_INFO).read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, GRID, PAPER = "#22262e", "#d8dce3", "#ffffff"
 FILES = (".png", ".svg", ".pdf")
+ACCURACIES = (10, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9)  # [%]: ticks of an axis by the error
 _RC: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -57,9 +60,6 @@ class Key:
     text: str
     color: str | None = None
     marker: str = "o"
-
-
-ACCURACIES = (10, 50, 80, 90, 95, 98, 99, 99.5, 99.8)  # [%], where an axis by the error has its ticks
 
 
 @dataclass(frozen=True)
@@ -148,16 +148,15 @@ class Picture:
 def by_error(ax: Axes, lowest: float, highest: float) -> None:
     """The vertical axis, of accuracies [%], by the logarithm of the error: from 90 to 99 % much happens.
 
-    lowest, highest: of what is drawn.
+    lowest, highest: of what is drawn. An error of less than 0.01 %, or of none, is drawn as 0.01 %.
     """
-    import numpy as np
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     ax.set_yscale("function", functions=(lambda a: -np.log10(np.maximum(100 - a, 0.01)), lambda x: 100 - 10.0**-x))
     ax.yaxis.set_major_locator(FixedLocator(ACCURACIES))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(FuncFormatter(lambda accuracy, _: f"{accuracy:g}"))
-    ax.set_ylim(max(lowest - 4, 0), 99 if highest < 98.9 else 99.9)
+    ax.set_ylim(max(lowest - 4, 0), next((top for top in (99, 99.9) if highest < top - (100 - top) / 10), 99.99))
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from raylab import config, experiments
+from raylab import config, experiments, session
 from raylab.cluster import inline
 from raylab.errors import UserError
 from raylab.results import load
@@ -217,3 +217,9 @@ def test_a_folder_takes_what_extends_it_and_nothing_else(pool, tmp_path, capsys)
     # Its first models are made of the same draws: one of another number would go on from their checkpoints.
     assert main([*words(pool, tmp_path, *here), "ranges=[[4,8],[3,4]]"]) == 2
     assert "has models with alpha in [2, 4], some of which are in [3, 4] as well" in capsys.readouterr().err
+    # Rows have six digits of a range; and of a search over ranges the settings have one of them.
+    assert main([*words(pool, tmp_path, *here), "ranges=[[2,4.0000001]]", "plan=true"]) == 0
+    searched = {"kind": "alpha_fixed", "ranges": [[3, 4]], "tune": {"space": {"ranges": "choice([[2,4]],[[3,4]])"}}}
+    session._refuse_overlap(tmp_path, searched)
+    with pytest.raises(UserError, match="does not overlap"):
+        session._refuse_overlap(tmp_path, searched | {"tune": {"space": {}}})

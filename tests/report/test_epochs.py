@@ -3,9 +3,11 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from matplotlib.figure import Figure
 from scipy import stats
 
 from raylab.report import courses, epochs, views
+from raylab.report.picture import by_error
 from raylab.results import frame, searched
 
 EPOCHS, MODELS = 4, 3
@@ -106,8 +108,6 @@ def test_tables_findings_and_figures(table):
     assert [row[0] for row in view.summary()[0].rows][::2] == ["newton_schulz, [2, 6]", "free, [2, 6]"]
     assert len(view.findings()) == 4 and "trained free" in view.findings()[2]
     assert {picture.name for picture in view.pictures()} == {"accuracy_by_epoch", "alpha_by_epoch"}
-    from matplotlib.figure import Figure
-
     ax = Figure().subplots()
     view.pictures()[0].panels[0].fill(ax)
     drawn = [line.get_ydata() for line in ax.lines if len(line.get_ydata()) == EPOCHS]
@@ -116,3 +116,11 @@ def test_tables_findings_and_figures(table):
     )
     at = lambda accuracy: ax.transData.transform((0, accuracy))[1]  # noqa: E731
     assert at(99) - at(90) == pytest.approx(at(90) - at(0)), "half of the axis is for what lies beyond 90 %"
+
+
+@pytest.mark.parametrize("highest", [95.0, 98.9, 99.5, 99.89, 99.95, 100.0])
+def test_the_best_accuracy_lies_within_an_axis_by_the_error(highest):
+    ax = Figure().add_subplot()
+    by_error(ax, 50.0, highest)
+    low, best, top = (ax.transData.transform((0, accuracy))[1] for accuracy in (50.0, highest, ax.get_ylim()[1]))
+    assert low < best < top + 1e-6
