@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from raylab.errors import UserError
 from raylab.report import courses, epochs, publish
-from raylab.results import frame, load, read_run_info
+from raylab.results import load, read_run_info
 from raylab.results.text import TextTable, number, significant
 
 PUBLISHED = {"[2, 6]": (90.178, 0.021), "[10, 12]": (90.223, 0.024), "[18, 20]": (90.219, 0.025)}
@@ -35,7 +35,7 @@ def main(folders: Sequence[str], output: Path) -> Iterator[Path]:
         rows, info = load(folder), read_run_info(folder)
         if not epochs.Epochs.of(rows):
             raise UserError(f"{folder} is not of training with alpha fixed: give results of experiment=alpha_fixed.")
-        view, name = epochs.Epochs(rows), experiment(rows)
+        view, name = epochs.Epochs(rows), publish.experiment(rows)
         parts += [f"## {name}\n", f"```bash\n{publish.command(info)}\n```\n", f"{publish.provenance(rows, info)}\n"]
         if place == 0:
             text, numbers = table_6(view.courses)
@@ -51,11 +51,6 @@ def main(folders: Sequence[str], output: Path) -> Iterator[Path]:
     page = output / "alpha_fixed.md"
     page.write_text("\n".join(parts), encoding="utf-8")
     yield page
-
-
-def experiment(rows: pa.Table) -> str:
-    """The name of the experiment."""
-    return next(filter(None, frame.texts(rows, "experiment")))
 
 
 def table_6(found: Sequence[courses.Course]) -> tuple[TextTable, pa.Table]:

@@ -20,7 +20,7 @@ import pyarrow as pa
 from raylab.errors import UserError
 from raylab.report import publish, samples
 from raylab.report.search import Sample, Search
-from raylab.results import frame, load, read_run_info, searched
+from raylab.results import load, read_run_info, searched
 from raylab.results.text import TextTable
 
 
@@ -30,7 +30,7 @@ def main(folder: str, output: Path) -> Iterator[Path]:
     if not Search.of(rows):
         raise UserError(f"{folder} is not of a search: give results of raylab.tune with a searched key.")
     view = Search(rows)
-    metric, name = view.target.column, f"{next(filter(None, frame.texts(rows, 'experiment')))}_search"
+    metric, name = view.target.column, f"{publish.experiment(rows)}_search"
     parts = [
         "# A search\n",
         f"```bash\n{publish.command(info)}\npython analysis/search.py RESULTS --output analysis\n```\n",

@@ -19,7 +19,7 @@ from raylab import config as configuration
 from raylab.cluster import provenance
 from raylab.errors import UserError
 from raylab.report import progress, tables
-from raylab.results import estimate, load, sink, statuses
+from raylab.results import estimate, load, parts, sink
 from raylab.results import schema as schemas
 from raylab.results.text import TextTable
 from raylab.types import Experiment, Trial
@@ -106,7 +106,7 @@ def _refuse_overlap(folder: Path, settings: dict[str, Any]) -> None:
     Where ranges are searched, the folder has those of all samples, and the settings one of them.
     """
     searched = settings.get("tune", {}).get("space") or {}
-    if settings["kind"] != "alpha_fixed" or "ranges" in searched or not statuses(folder):
+    if settings["kind"] != "alpha_fixed" or "ranges" in searched or not parts.paths(folder):
         return
     there = load(folder, ["alpha_range"])
     known = there.column("alpha_range").unique().to_pylist() if there.num_columns else []

@@ -57,6 +57,11 @@ def command(info: dict[str, Any]) -> str:
     return re.sub(r"(?<==)[~/]\S*/(?=[^/\s])", "", str(info.get("command", "")))
 
 
+def experiment(rows: pa.Table) -> str:
+    """The name of the experiment that rows are of."""
+    return next(filter(None, frame.texts(rows, "experiment")))
+
+
 def provenance(rows: pa.Table, info: dict[str, Any]) -> str:
     """What was run, as a sentence: rows, of how many planned; failures; work; code and configuration."""
     failed = int(np.sum(frame.texts(rows, "status") == "failed"))
