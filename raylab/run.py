@@ -7,13 +7,12 @@ compose -> build -> plan -> run -> summary and report. Exit code 0: all rows ok;
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 from rich.console import Console
 
 from raylab import config as configuration
-from raylab import experiments, session, spectral
+from raylab import experiments, places, session, spectral
 from raylab.cluster import inline, preflight
 from raylab.config import ClusterConfig, Config, unread
 from raylab.report import progress
@@ -37,7 +36,7 @@ def _run(overrides: list[str], extra_dir: str | None, command: str) -> int:
 def run(config: Config, settings: dict[str, Any], command: str) -> int:
     """One run of a config; `settings` is the same as plain data, for the record. Returns the exit code."""
     console = Console()
-    folder = Path(config.results)
+    folder = places.at(config.results)
     console.print(f"[bold]raylab[/] {config.name}: resolving names, opening what they name", highlight=False)
     experiment = experiments.build(config)
     identity = dict(experiment.identity)
@@ -50,6 +49,7 @@ def run(config: Config, settings: dict[str, Any], command: str) -> int:
     with sink.ParquetSink(
         folder, session.schema(experiment.columns), session.common(info), FLUSH_ROWS, FLUSH_SECONDS
     ) as rows:
+        session.say_set_aside(console, rows)
         console.print(session.plan_table(experiment, trials, rows.status, folder))
         sink.write_run_info(folder, info)
         rows.retry(trial.id for trial in trials)

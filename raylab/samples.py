@@ -13,6 +13,7 @@ from raylab import config as configuration
 from raylab import experiments, session, space
 from raylab.config import Config, TuneConfig
 from raylab.errors import UserError
+from raylab.places import is_url
 from raylab.registry import suggest
 from raylab.results import searched
 from raylab.space import Sample, Space
@@ -105,6 +106,8 @@ def plan(overrides: Sequence[str], extra_dir: str | None) -> Plan:
     over = {**_of_file(config.tune, plain), **over}
     if config.cluster.backend != "ray":
         raise UserError(f"raylab.tune works on Ray: leave out cluster={config.cluster.backend}.")
+    if is_url(config.results):
+        raise UserError(f"results={config.results}: Ray Tune keeps its state in a folder of this machine, so give one.")
     _refuse_unread(config.tune, plain, over)
     return _search(plain, extra_dir, over) if over else _sweep(config, settings)
 

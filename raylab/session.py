@@ -18,6 +18,7 @@ from rich.console import Console
 from raylab import config as configuration
 from raylab.cluster import provenance
 from raylab.errors import UserError
+from raylab.places import Place
 from raylab.report import progress, tables
 from raylab.results import estimate, load, parts, sink
 from raylab.results import schema as schemas
@@ -79,10 +80,9 @@ def read(arguments: Sequence[str]) -> tuple[list[str], str | None]:
     return overrides, extra
 
 
-def refuse_another_study(folder: Path, settings: dict[str, Any], identity: dict[str, str]) -> None:
+def refuse_another_study(folder: Place, settings: dict[str, Any], identity: dict[str, str]) -> None:
     """Rows of two studies in one folder could not be told apart by who reads them."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"results={folder} is a file, not a folder: choose another.")
+    folder.check()
     before = sink.read_run_info(folder)
     if not before:
         return
@@ -121,7 +121,7 @@ def _refuse_overlap(folder: Path, settings: dict[str, Any]) -> None:
                 )
 
 
-def plan_table(experiment: Experiment, trials: Sequence[Trial], status: Mapping[str, str], folder: Path) -> TextTable:
+def plan_table(experiment: Experiment, trials: Sequence[Trial], status: Mapping[str, str], folder: Place) -> TextTable:
     """What is done and what is to do, as a table."""
     done = {trial for trial, outcome in status.items() if outcome in sink.DONE}
     pending = [trial for trial in trials if trial.id not in done]
@@ -136,7 +136,13 @@ def plan_table(experiment: Experiment, trials: Sequence[Trial], status: Mapping[
     return tables.plan_table(plan)
 
 
-def work_left(folder: Path, pending: Sequence[Trial]) -> dict[str, str]:
+def say_set_aside(console: Console, rows: sink.ParquetSink) -> None:
+    """What was found damaged as the results were opened."""
+    for line in rows.set_aside:
+        console.print(f"[bold red]Damaged[/] {line}", highlight=False, soft_wrap=True)
+
+
+def work_left(folder: Place, pending: Sequence[Trial]) -> dict[str, str]:
     """A note for the plan: seconds of work, by rows of earlier runs; nothing where there are none."""
     found = estimate.of_folder(folder, pending)
     if found is None:
@@ -202,7 +208,7 @@ def terminate_as_interrupt() -> Iterator[None]:
 
 
 def farewell(
-    console: Console, folder: Path, first_error: str | None, shown: Sequence[TextTable] = (), query: str = ""
+    console: Console, folder: Place, first_error: str | None, shown: Sequence[TextTable] = (), query: str = ""
 ) -> int:
     """What came out, where it is, and what to type next. Returns the exit code.
 

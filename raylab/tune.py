@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.console import Console
 
 from raylab import config as configuration
-from raylab import samples, session
+from raylab import places, samples, session
 from raylab.cluster import preflight
 from raylab.errors import UserError
 from raylab.report import progress
@@ -79,7 +79,7 @@ def run(plan: Plan, command: str) -> int:
     """A sweep or a search, or what is left of it. Returns the exit code."""
     console, config, experiment = Console(), plan.config, plan.experiment
     folder, identity = Path(config.results), dict(experiment.identity)
-    session.refuse_another_study(folder, plan.settings, identity)
+    session.refuse_another_study(places.at(folder), plan.settings, identity)
     trials = experiment.trials()
     if config.plan:
         console.print(_plan_table(plan, trials, statuses(folder), folder))
@@ -87,6 +87,7 @@ def run(plan: Plan, command: str) -> int:
     info = session.run_info(plan.settings, identity, command, _planned(plan, trials))
     home = folder.absolute() / "tune" / configuration.study_digest(plan.settings, identity)
     with sink.ParquetSink(folder, plan.schema(), session.common(info), FLUSH_ROWS, FLUSH_SECONDS) as rows:
+        session.say_set_aside(console, rows)
         console.print(_plan_table(plan, trials, rows.status, folder))
         sink.write_run_info(folder, info)
         again = rows.retry(rows.failed())
@@ -100,7 +101,7 @@ def run(plan: Plan, command: str) -> int:
             sink.write_run_info(folder, info | {"planned": len(rows.status)})
     table = searched.read_samples(folder) if plan.is_search else None
     if table is None:
-        return session.farewell(console, folder, driver.first_error)
+        return session.farewell(console, places.at(folder), driver.first_error)
     return _farewell(console, plan, table, driver.first_error)
 
 
@@ -267,7 +268,7 @@ def _sample(plan: Plan, opened: Samples, ended: Ended) -> dict[str, Any]:
 def _plan_table(plan: Plan, trials: Sequence[Trial], status: Mapping[str, str], folder: Path) -> TextTable:
     """Of a sweep that of raylab.run; of a search, what is searched and how."""
     if not isinstance(plan.open, Samples):
-        return session.plan_table(plan.experiment, trials, status, folder)
+        return session.plan_table(plan.experiment, trials, status, places.at(folder))
     tune = plan.config.tune
     lines = [[key, str(dimension)] for key, dimension in plan.open.space.items()]
     ranked = f"{'highest' if tune.mode == 'max' else 'lowest'} {tune.metric} first"
@@ -293,7 +294,7 @@ def _farewell(console: Console, plan: Plan, table: Any, first_error: str | None)
     by, best = ", ".join(f'"{name}"' for name in names), f"{plan.config.tune.mode}({metric})"
     order = "DESC" if plan.config.tune.mode == "max" else "ASC"
     query = f"SELECT {by}, {best} AS best FROM trials WHERE layer IS NULL GROUP BY ALL ORDER BY best {order}"
-    return session.farewell(console, folder, first_error, [text], query)
+    return session.farewell(console, places.at(folder), first_error, [text], query)
 
 
 if __name__ == "__main__":

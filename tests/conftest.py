@@ -20,3 +20,22 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared data at {folder}; set RAYLAB_SHARED to the folder that holds data/ and reference/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def _cloud():
+    pytest.importorskip("moto")
+    from tests.cloud import Cloud
+
+    with Cloud() as running:
+        yield running
+
+
+@pytest.fixture
+def cloud(_cloud, monkeypatch):
+    """moto's S3 on a port of its own, which boto3 finds by the environment; nothing is wrong with it at first."""
+    for name, value in _cloud.environment.items():
+        monkeypatch.setenv(name, value)
+    _cloud.disturb()
+    yield _cloud
+    _cloud.disturb()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import tempfile
 import time
 import traceback
@@ -20,6 +18,7 @@ from ray.tune import Checkpoint
 
 from raylab.cluster.inline import OUTCOMES_AT_ONCE
 from raylab.errors import UserError
+from raylab.places import Place
 from raylab.types import Experiment, Group, Outcome, Trial, TrialResult, Value
 
 TICK_SECONDS = 2.0  # rows wait at most so long for the end of their epoch
@@ -98,16 +97,15 @@ class _Reporter:
     def resume(self) -> Known:
         """Take over Tune's checkpoint, if there is one; what this driver has heard of before the worker was lost."""
         checkpoint = tune.get_checkpoint()
-        folder = _folder(self._experiment)
-        if checkpoint is None or folder is None:
+        place = _kept(self._experiment)
+        if checkpoint is None or place is None:
             return {}
         with checkpoint.as_directory() as kept:
-            for file in Path(kept).iterdir():
-                if file.name != REPORTED and not (folder / file.name).exists():
-                    folder.mkdir(parents=True, exist_ok=True)
-                    temporary = folder / f".{file.name}.{os.getpid()}.tmp"
-                    shutil.copyfile(file, temporary)
-                    temporary.replace(folder / file.name)
+            there = {REPORTED, *place.names()}
+            for path in Path(kept).iterdir():
+                if path.name not in there:
+                    content = path.read_bytes()
+                    place.replace(path.name, lambda file, content=content: file.write(content))
             said = json.loads((Path(kept) / REPORTED).read_text())
         # Another driver has heard of it, and was perhaps killed before the rows were on disk.
         self._reported = said["trials"] if said["session"] == self._session else {}
@@ -170,16 +168,15 @@ class _Reporter:
     @contextmanager
     def _checkpoint(self, over: bool) -> Iterator[Any]:
         """The files that the experiment keeps of these weights, for a worker that may not see this disk."""
-        folder = _folder(self._experiment)
-        there = folder.iterdir() if folder and folder.is_dir() else ()
-        kept = [path for path in there if path.name.startswith(tuple(self._weights))]
-        if not over or not kept:
+        place = _kept(self._experiment)
+        kept = [name for name in place.names() if name.startswith(tuple(self._weights))] if place and over else []
+        if place is None or not kept:
             yield None
             return
         with tempfile.TemporaryDirectory(prefix="raylab-") as copy:
-            for path in kept:
+            for name in kept:
                 with suppress(FileNotFoundError):  # an equal sample has gone on, and needs it no more
-                    shutil.copyfile(path, Path(copy) / path.name)
+                    (Path(copy) / name).write_bytes(place.read(name))
             said = {"session": self._session, "trials": self._reported}
             (Path(copy) / REPORTED).write_text(json.dumps(said))
             yield Checkpoint.from_directory(copy)
@@ -198,10 +195,10 @@ def epochs(group: Group) -> list[Group]:
     return [tuple(chunk) for chunk in chunks if chunk]
 
 
-def _folder(experiment: Experiment) -> Path | None:
-    """Where an experiment keeps what it goes on from; None where it keeps nothing, or has not yet."""
+def _kept(experiment: Experiment) -> Place | None:
+    """Where an experiment keeps what it goes on from; None where it keeps nothing."""
     checkpoints = getattr(experiment, "checkpoints", None)
-    return Path(checkpoints.folder) if checkpoints is not None else None
+    return None if checkpoints is None else checkpoints.place
 
 
 def _numbers(values: Mapping[str, Value], names: Sequence[str]) -> dict[str, float]:

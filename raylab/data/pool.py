@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from raylab import places
 from raylab.data import parquet
 from raylab.errors import UserError
 
@@ -41,10 +42,12 @@ def draws(folder: str | Path, perturbation: str, seed: int) -> dict[str, Draws]:
     """
     import pyarrow as pa
 
-    files = sorted((Path(folder) / "trials").glob("*.parquet"))
-    if not files:
+    home = places.at(folder) / "trials"
+    names = [name for name in home.names() if name.endswith(".parquet")]
+    if not names:
         raise UserError(f"pool={folder} is no results folder with rows. {ADVICE}")
-    parts = [pa.table({name: parquet.column(path, name, ADVICE) for name in COLUMNS}) for path in files]
+    with home.local(names) as files:
+        parts = [pa.table({name: parquet.column(path, name, ADVICE) for name in COLUMNS}) for path in files]
     rows = pa.concat_tables(parts, promote_options="permissive")
     checkpoint, done, status = (
         np.array(rows.column(name).to_pylist()) for name in ("checkpoint", "perturbation", "status")
@@ -81,6 +84,6 @@ def command(folder: str | Path, draws: int) -> str:
 def _run_info(folder: str | Path) -> dict[str, Any]:
     """How the rows came about; empty where the folder does not say."""
     try:
-        return dict(json.loads((Path(folder) / RUN_INFO).read_text()))
+        return dict(json.loads(places.at(folder).read(RUN_INFO)))
     except (OSError, ValueError, TypeError):
         return {}

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raylab import spectral
 from raylab.errors import UserError
+from raylab.experiments import checkpoints
 from raylab.experiments.checkpoints import Checkpoints
 from raylab.experiments.from_pool import Choice, FromPool, models_from_pool
 from raylab.experiments.metrics import measured, metrics_of
@@ -103,7 +103,7 @@ class AlphaFixed(Study):
 
     def work(self, pending: Sequence[Trial]) -> dict[str, str]:
         """How many models of which range are trained how, and how many epochs that takes."""
-        data = self.drawn.data
+        data, kept = self.drawn.data, self.checkpoints.kept()
         models: Counter[tuple[str, str]] = Counter()
         epochs: Counter[tuple[str, str]] = Counter()
         for group in self.groups(pending):
@@ -111,7 +111,7 @@ class AlphaFixed(Study):
             model, last = found[0][0], max(epoch for _, epoch in found)
             kind = (model.choice.alpha_range, model.retraction)
             models[kind] += 1
-            epochs[kind] += last - self.newest(model, min(epoch for _, epoch in found) - 1)
+            epochs[kind] += last - self.newest(model, min(epoch for _, epoch in found) - 1, kept)
         return {
             "data": f"{data.name}, {len(data.train_y):,} training and {len(data.test_y):,} test samples",
             **self.drawn.acceptance,
@@ -121,9 +121,9 @@ class AlphaFixed(Study):
             },
         }
 
-    def newest(self, model: FixedModel, most: int) -> int:
-        """The last epoch up to `most` whose checkpoint is there; 0: none, or none is needed."""
-        return next((epoch for epoch in range(most, 0, -1) if model.checkpoint(epoch) in self.checkpoints), 0)
+    def newest(self, model: FixedModel, most: int, kept: Set[str]) -> int:
+        """The last epoch up to `most` whose checkpoint is `kept`; 0: none, or none is needed."""
+        return next((epoch for epoch in range(most, 0, -1) if model.checkpoint(epoch) in kept), 0)
 
     def groups(self, pending: Sequence[Trial]) -> list[Group]:
         """One model each, with all its epochs."""
@@ -175,5 +175,5 @@ def build(config: Config) -> AlphaFixed:
         options_of_retraction=config.retraction,
         retractions=retractions,
         skipped=drawn.skipped,
-        checkpoints=Checkpoints(Path(config.results).absolute() / "checkpoints"),
+        checkpoints=checkpoints.of(config.results),
     )

@@ -1,20 +1,22 @@
-"""Trained weights on disk, so that a run that was killed does not train again."""
+"""Trained weights that are kept, so that a run that was killed does not train again, on this machine or another."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
+from raylab import places
+from raylab.places import Place
 from raylab.types import Array
+
+ENDING = ".safetensors"
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """A folder of `<digest>.safetensors`. The digest names all that determines the weights: no file is ever stale."""
+    """A place of `<digest>.safetensors`. The digest names all that determines the weights: no file is ever stale."""
 
-    folder: Path
+    place: Place
 
     def load(self, checkpoint: str) -> dict[str, Array] | None:
         """The tensors of a checkpoint by name, or None where it was never saved or cannot be read."""
@@ -22,25 +24,31 @@ class Checkpoints:
         from safetensors.numpy import load_file
 
         try:
-            return load_file(self._path(checkpoint))
+            with self.place.local([_name(checkpoint)]) as (path,):
+                return load_file(path)
         except (OSError, SafetensorError):
             return None
 
     def save(self, checkpoint: str, tensors: Mapping[str, Array]) -> None:
         """Keep tensors: the file appears whole or not at all."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f".{checkpoint}.{os.getpid()}.tmp"
-        save_file(dict(tensors), temporary)
-        temporary.replace(self._path(checkpoint))
+        content = save(dict(tensors))
+        self.place.replace(_name(checkpoint), lambda file: file.write(content))
 
     def remove(self, checkpoint: str) -> None:
         """Let go of a checkpoint, if there is one."""
-        self._path(checkpoint).unlink(missing_ok=True)
+        self.place.remove(_name(checkpoint))
 
-    def __contains__(self, checkpoint: str) -> bool:
-        return self._path(checkpoint).is_file()
+    def kept(self) -> set[str]:
+        """The checkpoints that are there; ask once for many."""
+        return {name.removesuffix(ENDING) for name in self.place.names() if name.endswith(ENDING)}
 
-    def _path(self, checkpoint: str) -> Path:
-        return self.folder / f"{checkpoint}.safetensors"
+
+def of(results: str) -> Checkpoints:
+    """Those of a results folder or URL, wherever a worker's working directory is."""
+    return Checkpoints(places.at(results).absolute() / "checkpoints")
+
+
+def _name(checkpoint: str) -> str:
+    return f"{checkpoint}{ENDING}"

@@ -61,7 +61,7 @@ def _epochs(experiment: AlphaFixed, model: FixedModel, first: int, last: int) ->
     """From the newest checkpoint before the first epoch that is asked for, to the last."""
     drawn, seed = experiment.drawn, experiment.seed
     made_of = drawn.checkpoint(model.choice)  # the same order of samples whatever the retraction
-    newest = experiment.newest(model, first - 1)
+    newest = experiment.newest(model, first - 1, experiment.checkpoints.kept() if first > 1 else set())
     tensors = experiment.checkpoints.load(model.checkpoint(newest)) if newest else None
     return train_epochs(
         drawn.state(model.choice),
@@ -138,6 +138,7 @@ def _or_none(number: float) -> float | None:
 
 def _keep_newest(experiment: AlphaFixed, model: FixedModel) -> None:
     """Of a model that is trained the last checkpoint, and the one before it: the rows of the last epoch may be lost."""
-    newest = experiment.newest(model, experiment.recipe.epochs)
-    for epoch in range(1, newest - 1):
-        experiment.checkpoints.remove(model.checkpoint(epoch))
+    kept = experiment.checkpoints.kept()
+    newest = experiment.newest(model, experiment.recipe.epochs, kept)
+    for checkpoint in kept & {model.checkpoint(epoch) for epoch in range(1, newest - 1)}:
+        experiment.checkpoints.remove(checkpoint)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raylab import spectral
 from raylab.data import ClassificationData
 from raylab.errors import UserError
+from raylab.experiments import checkpoints
 from raylab.experiments.checkpoints import Checkpoints
 from raylab.experiments.metrics import measured, metrics_of
 from raylab.experiments.perturbations import by_model, groups_of_models, perturbations_of, trials_of_layers
@@ -82,7 +82,7 @@ class PerturbLayers(Study):
     def work(self, pending: Sequence[Trial]) -> dict[str, str]:
         """What is trained and what is only evaluated."""
         needed = {trial.checkpoint for trial in pending}
-        kept = sum(checkpoint in self.checkpoints for checkpoint in needed)
+        kept = len(needed & self.checkpoints.kept())
         data, epochs = self.data, self.recipe.epochs
         return {
             "data": f"{data.name}, {len(data.train_y):,} training and {len(data.test_y):,} test samples",
@@ -165,7 +165,7 @@ def build(config: Config) -> PerturbLayers:
         draws=config.draws,
         similarity=config.similarity,
         model_code=own_code(make),
-        checkpoints=Checkpoints(Path(config.results).absolute() / "checkpoints"),
+        checkpoints=checkpoints.of(config.results),
     )
 
 

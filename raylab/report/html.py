@@ -19,7 +19,9 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
+from raylab import places
 from raylab.errors import UserError
+from raylab.places import Place
 from raylab.report import labels, views
 from raylab.report.picture import INK, Picture
 from raylab.report.progress import duration
@@ -30,6 +32,7 @@ from raylab.results.sink import read_run_info
 if TYPE_CHECKING:
     from jinja2 import Template
 
+REPORT = "report.html"
 ERRORS = 5  # failed rows that are shown in full
 
 
@@ -41,39 +44,43 @@ class Shown:
     svgs: list[str]
 
 
-def write(folder: str | Path, view: View | None = None) -> Path:
+def write(folder: parts.Where, view: View | None = None) -> str | Path:
     """Write <folder>/report.html, its figures as <folder>/figures/*.png and *.svg, and its files, such as
     <folder>/correlations.csv.
 
-    `view`: of these results, where the caller has it. Returns the path of the report. Raises UserError for a folder
+    `view`: of these results, where the caller has it. Returns where the report lies. Raises UserError for a folder
     without results, with a damaged part, or that cannot be written.
     """
-    folder = Path(folder)
-    table = parts.load(folder)
+    place = places.at(folder)
+    table = parts.load(place)
     view = view or views.of(table)
     drawn = view.pictures()
     files = view.files()
-    page = render(folder, table, view, drawn, {name: about for name, (about, _) in files.items()})
-    for picture in drawn:
-        with writing(folder / "figures", folder):
-            picture.save(folder / "figures")
-    for name, (_, rows) in files.items():
-        with writing(folder / name, folder):
-            csv.write_csv(rows, folder / name)
-    return save(page, folder)
+    page = render(place, table, view, drawn, {name: about for name, (about, _) in files.items()})
+    with place.written() as here:
+        for picture in drawn:
+            with writing(place / "figures", place):
+                picture.save(here / "figures")
+        for name, (_, rows) in files.items():
+            with writing(place.file(name), place):
+                csv.write_csv(rows, here / name)
+        save(page, here, place)
+    return place.file(REPORT)
 
 
-def save(page: str, folder: Path) -> Path:
-    """The page as <folder>/report.html, whole or not at all. Raises UserError if it cannot be written."""
-    report = folder / "report.html"
-    temporary = report.with_name(".report.html.tmp")
-    with writing(report, folder):
+def save(page: str, here: Path, place: Place) -> None:
+    """The page as <place>/report.html, whole or not at all. Raises UserError if it cannot be written.
+
+    here: the folder to write into, of this machine.
+    """
+    temporary = here / f".{REPORT}.tmp"
+    with writing(place.file(REPORT), place):
         temporary.write_text(page, encoding="utf-8")
-        return temporary.replace(report)
+        temporary.replace(here / REPORT)
 
 
 @contextmanager
-def writing(target: Path, folder: Path) -> Iterator[None]:
+def writing(target: object, folder: Place) -> Iterator[None]:
     """What stands in the way of a file is one line: the rows are safe, the report can be had later."""
     try:
         yield
@@ -98,10 +105,10 @@ def template(name: str) -> Template:
     return environment.get_template(name)
 
 
-def render(folder: Path, table: pa.Table, view: View, drawn: list[Picture], files: Mapping[str, str]) -> str:
+def render(folder: Place, table: pa.Table, view: View, drawn: list[Picture], files: Mapping[str, str]) -> str:
     """The page as text. files: what lies beside it, and what that holds."""
     info = read_run_info(folder)
-    experiment = ", ".join(dict.fromkeys(filter(None, frame.texts(table, "experiment")))) or folder.name
+    experiment = ", ".join(dict.fromkeys(filter(None, frame.texts(table, "experiment")))) or _last(folder)
     return template("report.html.j2").render(
         experiment=experiment,
         folder=str(folder),
@@ -122,6 +129,11 @@ def render(folder: Path, table: pa.Table, view: View, drawn: list[Picture], file
         columns=[(field.name, str(field.type), schema.description(field)) for field in table.schema],
         written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
+
+
+def _last(folder: Place) -> str:
+    """The name of a folder, without where it lies."""
+    return str(folder).rpartition("/")[2]
 
 
 def _pairs(shown: list[Shown]) -> list[list[Shown]]:

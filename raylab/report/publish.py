@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raylab.errors import UserError
+from raylab.places import is_url
 from raylab.report.picture import Picture
 from raylab.results import frame
 from raylab.results.text import TextTable
@@ -92,6 +93,8 @@ def script(
     given = parser.parse_args(argv)
     first = given.results[0] if several else given.results
     try:
+        if given.output is None and is_url(first):
+            raise UserError(f"{first} is no folder of this machine, which files go to: give --output FOLDER.")
         for path in main(given.results, given.output or Path(first) / FOLDER):
             print(path)
     except UserError as error:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from raylab import places
 from raylab.errors import UserError
+from raylab.places import Place
 from raylab.report import html, labels, scoreboard, views
 from raylab.report.perturbed import Perturbed
 from raylab.report.picture import INK, Key, Panel, Picture
@@ -63,26 +65,23 @@ class Overall:
     passed: int  # in how many of them it tells robust from critical cases
 
 
-def holds(folder: str | Path) -> bool:
+def holds(folder: parts.Where) -> bool:
     """Whether it has no rows of its own, but folders that have."""
-    return bool(not parts.paths(folder) and _folders(Path(folder)))
+    return bool(not parts.names(folder) and _folders(places.at(folder)))
 
 
-def write(folder: str | Path) -> Path:
+def write(folder: parts.Where) -> str | Path:
     """Write the report of every results folder in `folder`, and <folder>/report.html over all of them.
 
-    What cannot be read is named on the page with the reason. Returns the path of the page. Raises UserError if it
+    What cannot be read is named on the page with the reason. Returns where the page lies. Raises UserError if it
     cannot be written.
     """
-    folder = Path(folder)
-    experiments = [_read(each) for each in _folders(folder)]
+    place = places.at(folder)
+    experiments = [_read(place / name, name) for name in _folders(place)]
     found = overall(experiments)
     drawn = pictures(experiments, found)
-    for picture in drawn:
-        with html.writing(folder / "figures", folder):
-            picture.save(folder / "figures")
     page = html.template("several.html.j2").render(
-        folder=str(folder),
+        folder=str(place),
         experiments=experiments,
         findings=findings(experiments, found),
         shown=[html.Shown(picture, picture.inline()) for picture in drawn],
@@ -90,23 +89,28 @@ def write(folder: str | Path) -> Path:
         each=[(each.name, table) for each in experiments if each.scores and (table := scoreboard.board(each.scores))],
         written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
-    return html.save(page, folder)
+    with place.written() as here:
+        for picture in drawn:
+            with html.writing(place / "figures", place):
+                picture.save(here / "figures")
+        html.save(page, here, place)
+    return place.file(html.REPORT)
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(each.parent for each in folder.glob(f"*/{parts.TRIALS}") if parts.paths(each.parent))
+def _folders(place: Place) -> list[str]:
+    return [name for name in place.folders() if parts.names(place / name)]
 
 
-def _read(folder: Path) -> Experiment:
+def _read(folder: Place, name: str) -> Experiment:
     try:
         table = parts.load(folder)
         view = views.of(table)
         html.write(folder, view)
     except (UserError, pa.ArrowException) as error:  # one folder that is damaged must not hide the others
-        return Experiment(folder.name, reason=" ".join(str(error).split()))
+        return Experiment(name, reason=" ".join(str(error).split()))
     models = frame.count_models(table) if view.of_models else 0
     scores = view.scores if isinstance(view, Perturbed) else None
-    return Experiment(folder.name, scores, table.num_rows, models)
+    return Experiment(name, scores, table.num_rows, models)
 
 
 def overall(experiments: Sequence[Experiment]) -> list[Overall]:

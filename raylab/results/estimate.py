@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -24,12 +23,12 @@ class Estimate(NamedTuple):
     rows: int
 
 
-def of_folder(folder: str | Path, pending: Sequence[Trial]) -> Estimate | None:
+def of_folder(folder: parts.Where, pending: Sequence[Trial]) -> Estimate | None:
     """The work left in a results folder, without a lock; None where nothing is pending or no row is there.
 
     Raises UserError for a damaged part.
     """
-    if not pending or not parts.paths(folder):
+    if not pending or not parts.names(folder):
         return None
     return left(parts.load(folder, COLUMNS), pending)
 

@@ -4,119 +4,163 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raylab import places
 from raylab.errors import UserError
+from raylab.places import Place
 
+Where = str | Path | Place  # of results: a folder or a URL
 T = TypeVar("T")
 TRIALS = "trials"
 RUN_INFO = "run.json"
+OUTCOME = ("trial_id", "status")
 # A run that starts may remove failed rows, to try them again, while we read: list the folder anew, so many times.
-ATTEMPTS = 5
+ATTEMPTS = 8
+PAUSE = 0.05  # seconds, growing
 
 
-def paths(folder: str | Path) -> list[Path]:
-    """The committed parts, in the order of their names."""
-    return sorted(path for path in (Path(folder) / TRIALS).glob("*.parquet") if not path.name.startswith("."))
+class Part(NamedTuple):
+    """A committed part, while it can be opened here."""
+
+    path: Path  # on this machine: the part or a copy of it
+    place: str  # where it lies, for a person
 
 
-def number(part: Path) -> int:
+class DamagedPartError(UserError):
+    """A part that cannot be read."""
+
+
+def trials(where: Where) -> Place:
+    """Where the parts of some results lie."""
+    return places.at(where) / TRIALS
+
+
+def names(where: Where) -> list[str]:
+    """The names of the committed parts, in order."""
+    return [name for name in trials(where).names() if name.endswith(".parquet")]
+
+
+def number(part: str) -> int:
     """The running number in the name of a part; 0 where it has none."""
-    found = re.search(r"-(\d+)\.parquet$", part.name)
+    found = re.search(r"-(\d+)\.parquet$", part)
     return int(found[1]) if found else 0
 
 
-def read(part: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """One part (of `columns`, those that it has). Raises UserError if it is damaged, FileNotFoundError if gone."""
+@contextlib.contextmanager
+def opened(where: Where, wanted: Sequence[str]) -> Iterator[list[Part]]:
+    """Parts by their names. Raises FileNotFoundError where one is gone."""
+    home = trials(where)
+    with home.local(wanted) as paths:
+        yield [Part(path, str(home.file(name))) for path, name in zip(paths, wanted, strict=True)]
+
+
+def read(part: Part, columns: Sequence[str] | None = None) -> pa.Table:
+    """One part (of `columns`, those that it has). Raises DamagedPartError if it is, FileNotFoundError if it is gone."""
     with _opened(part) as file:
         has = file.schema_arrow.names
         return file.read(columns=None if columns is None else [name for name in columns if name in has])
 
 
 @contextlib.contextmanager
-def _opened(part: Path) -> Iterator[pq.ParquetFile]:
+def _opened(part: Part) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(part, page_checksum_verification=True) as file:
+        with pq.ParquetFile(part.path, page_checksum_verification=True) as file:
             yield file
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:
-        raise UserError(
-            f"{part} is damaged ({_first_line(error)}): delete it and run the same command again; "
+        raise DamagedPartError(
+            f"{part.place} is damaged ({_first_line(error)}): run the same command again; it sets the part aside, and "
             "only its trials are run again."
         ) from error
 
 
-def load(folder: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """All rows of a results folder, committed so far, as one table with the union of the parts' columns.
+def attempts() -> Iterator[int]:
+    """So many, with growing pauses between."""
+    for attempt in range(ATTEMPTS):
+        time.sleep(PAUSE * attempt)
+        yield attempt
+
+
+def load(folder: Where, columns: Sequence[str] | None = None) -> pa.Table:
+    """All rows of a results folder or URL, committed so far, as one table with the union of the parts' columns.
 
     `columns`: only these, where there are such. Raises UserError if there is no folder, no row, or a damaged part.
     """
-    for _ in range(ATTEMPTS):
-        with contextlib.suppress(FileNotFoundError):
-            return read_all(require(folder), columns)
+    for _ in attempts():
+        with contextlib.suppress(FileNotFoundError), opened(folder, require(folder)) as found:
+            return read_all(found, columns)
     raise UserError(f"The parts of {folder} keep changing: ask again in a moment.")
 
 
-def read_all(found: Sequence[Path], columns: Sequence[str] | None = None) -> pa.Table:
+def read_all(found: Sequence[Part], columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of these parts as one table; errors as `read`."""
     tables = [read(part, columns) for part in found]
     return _together(lambda: pa.concat_tables(tables, promote_options="permissive"))
 
 
-def require(folder: str | Path) -> list[Path]:
-    """The parts of a folder that must have some. Raises UserError if there is no such folder or no row in it."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}: give the results folder of a run, such as results/digits.")
-    found = paths(folder)
+def require(folder: Where) -> list[str]:
+    """The parts of results that must have some. Raises UserError if there is no such folder or no row in it."""
+    found = names(folder)
     if not found:
-        hint = " (give the folder above it)" if folder.name == TRIALS else ""
-        raise UserError(f"No results in {folder} yet{hint}: its {TRIALS}/ holds no Parquet part.")
+        place = places.at(folder)
+        if not place.exists():
+            raise UserError(f"There is no folder {place}: give the results folder of a run, such as results/digits.")
+        hint = " (give the folder above it)" if str(place).rpartition("/")[2] == TRIALS else ""
+        raise UserError(f"No results in {place} yet{hint}: its {TRIALS}/ holds no Parquet part.")
     return found
 
 
-def schema(found: Sequence[Path]) -> pa.Schema:
+def schema(found: Sequence[Part]) -> pa.Schema:
     """The union of the parts' columns, in the order in which they appear; errors as `read`."""
     schemas = [_schema(part) for part in found]
     return _together(lambda: pa.unify_schemas(schemas, promote_options="permissive"))
 
 
-def _schema(part: Path) -> pa.Schema:
+def _schema(part: Part) -> pa.Schema:
     with _opened(part) as file:
         return file.schema_arrow
 
 
-def statuses(folder: str | Path) -> dict[str, str]:
+def statuses(folder: Where) -> dict[str, str]:
     """Status by trial id of what is committed, without a lock: for a plan, while a run goes on. Empty without a folder.
 
     Errors as `read`.
     """
-    for _ in range(ATTEMPTS):
-        with contextlib.suppress(FileNotFoundError):
-            return index(folder)[0]
+    for _ in attempts():
+        with contextlib.suppress(FileNotFoundError), opened(folder, names(folder)) as found:
+            return index((part, read(part, OUTCOME)) for part in found)[0]
     raise UserError(f"The parts of {folder} keep changing: ask again in a moment.")
 
 
-def index(folder: str | Path) -> tuple[dict[str, str], dict[str, Path]]:
-    """Status by trial id, and the part of each failed row. Raises UserError for a damaged part or a trial twice."""
+def index(found: Iterable[tuple[Part, pa.Table]]) -> tuple[dict[str, str], dict[str, str]]:
+    """Status by trial id, and the name of the part of each failed row. Raises UserError for a trial twice.
+
+    found: parts with their rows, of which the columns OUTCOME count.
+    """
     status: dict[str, str] = {}
-    owner: dict[str, Path] = {}
-    for part in paths(folder):
-        rows = read(part, ["trial_id", "status"])
-        for trial, outcome in zip(rows["trial_id"].to_pylist(), rows["status"].to_pylist(), strict=True):
+    owner: dict[str, Part] = {}
+    for part, rows in found:
+        for trial, outcome in outcomes(rows):
             if trial in status:
                 raise UserError(
-                    f"Trial {trial} is in {owner[trial]} and in {part}: "
+                    f"Trial {trial} is in {owner[trial].place} and in {part.place}: "
                     "delete one of them and run the same command again."
                 )
             status[trial], owner[trial] = outcome, part
-    return status, {trial: part for trial, part in owner.items() if status[trial] == "failed"}
+    return status, {trial: part.path.name for trial, part in owner.items() if status[trial] == "failed"}
+
+
+def outcomes(rows: pa.Table) -> list[tuple[str, str]]:
+    """Trial id and status of each row."""
+    return list(zip(*(rows[name].to_pylist() for name in OUTCOME), strict=True))
 
 
 def _together(unify: Callable[[], T]) -> T:

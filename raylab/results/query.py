@@ -46,31 +46,30 @@ d_NAME for every number NAME: perturbed less original. A computation that failed
 """
 
 
-def query(folder: str | Path, sql: str) -> pa.Table:
-    """The answer to an SQL query about the view `trials`: all rows of the folder committed so far.
+def query(folder: parts.Where, sql: str) -> pa.Table:
+    """The answer to an SQL query about the view `trials`: all rows of the folder or URL committed so far.
 
     A second view, `differences`, is what `raylab.results.differences` makes of them.
     Raises UserError, one line, for a query that fails or gives no rows, a folder without results, a damaged part.
     """
     import duckdb
 
-    for _ in range(parts.ATTEMPTS):
-        found = parts.require(folder)
-        try:
-            return _ask(found, sql)
-        except FileNotFoundError:
-            continue  # a starting run has removed failed rows to try them again: look anew
-        except duckdb.Error as error:
-            if not all(part.exists() for part in found):
-                continue
-            if isinstance(error, duckdb.InvalidInputException | duckdb.IOException):
-                for part in found:
-                    parts.read(part)  # says which one is damaged
-            raise UserError(f"The query failed. {_one_line(str(error))}") from error
+    for _ in parts.attempts():
+        with contextlib.suppress(FileNotFoundError), parts.opened(folder, parts.require(folder)) as found:
+            try:
+                return _ask(found, sql)
+            except duckdb.Error as error:
+                if not all(part.path.exists() for part in found):
+                    raise FileNotFoundError from error
+                if isinstance(error, duckdb.InvalidInputException | duckdb.IOException):
+                    for part in found:
+                        parts.read(part)  # says which one is damaged
+                raise UserError(f"The query failed. {_one_line(str(error))}") from error
+        # A starting run has removed failed rows to try them again: look anew.
     raise UserError(f"The parts of {folder} keep changing: ask again in a moment.")
 
 
-def _ask(found: Sequence[Path], sql: str) -> pa.Table:
+def _ask(found: Sequence[parts.Part], sql: str) -> pa.Table:
     import duckdb
 
     checked = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
@@ -78,7 +77,7 @@ def _ask(found: Sequence[Path], sql: str) -> pa.Table:
     with duckdb.connect(config=_LOCKED) as connection:
         connection.execute("SET python_enable_replacements = false")
         columns = parts.schema(found)
-        connection.register("trials", ds.dataset([str(part) for part in found], columns, format=files))
+        connection.register("trials", ds.dataset([str(part.path) for part in found], columns, format=files))
         if "differences" in sql.lower():  # to make them all rows are read: only if the query can be about them
             connection.register("differences", differences(parts.read_all(found, needed(columns))))
         connection.execute("SET lock_configuration = true")
@@ -93,9 +92,11 @@ def _one_line(message: str) -> str:
     return " ".join(message.split("\n\nLINE ")[0].split())
 
 
-def columns(folder: str | Path) -> TextTable:
+def columns(folder: parts.Where) -> TextTable:
     """The columns of a results folder and what they mean."""
-    rows = [[field.name, str(field.type), schema.description(field)] for field in parts.schema(parts.require(folder))]
+    with parts.opened(folder, parts.require(folder)) as found:
+        fields = parts.schema(found)
+    rows = [[field.name, str(field.type), schema.description(field)] for field in fields]
     note = "The view differences has a row a perturbed layer, and d_NAME for its numbers: perturbed less original."
     return TextTable(f"View trials of {folder}", ["column", "type", "meaning"], rows, texts=(0, 1, 2), note=note)
 
@@ -156,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("results", metavar="RESULTS", help="results folder of a run, such as results/digits")
+    parser.add_argument("results", metavar="RESULTS", help="results of a run: results/digits, s3://bucket/digits")
     parser.add_argument(
         "sql", metavar="SQL", nargs="?", help="a query about the views trials and differences; without it: the columns"
     )
@@ -181,7 +182,7 @@ def _run(given: argparse.Namespace) -> None:
         return
     answer = query(given.results, given.sql)
     if given.output:
-        with _whole(given.output, Path(given.results)) as stream:
+        with _whole(given.output, parts.trials(given.results).file("")) as stream:
             _emit(answer, form, stream)
         print(f"{answer.num_rows:,} rows in {given.output}", file=sys.stderr)
     elif form == "table":
@@ -204,10 +205,10 @@ def _format_of(output: Path | None) -> str:
 
 
 @contextlib.contextmanager
-def _whole(target: Path, results: Path) -> Iterator[IO[bytes]]:
-    """A file that is there whole or not at all, and never among the parts of the results."""
-    if (results / parts.TRIALS).resolve() in target.resolve().parents:
-        raise UserError(f"{target} would be taken for results: choose an --output outside {results / parts.TRIALS}.")
+def _whole(target: Path, home: str | Path) -> Iterator[IO[bytes]]:
+    """A file that is there whole or not at all, and never among the parts of the results, where they are local."""
+    if isinstance(home, Path) and home.resolve() in target.resolve().parents:
+        raise UserError(f"{target} would be taken for results: choose an --output outside {home}.")
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:

@@ -1,33 +1,33 @@
-"""Rows on disk: immutable Parquet parts, each trial exactly once, whatever is killed and when.
+"""Rows where they last: immutable Parquet parts, each trial exactly once, whatever is killed and when.
 
-A part is written under a name that every reader ignores (`.part-000001.parquet.4711.tmp`), synced, and linked to its
-final name, so that it is there whole or not at all. Failed rows get parts of their own: to try them again is to
-remove such a part, before and not after the new row is written.
+A part is there whole or not at all, and of two that take one name the first wins (raylab/places). Its name is a running
+number: who writes the next part has seen all before it. A writer that was taken for dead and is not finds that number
+taken, or takes it from its successor, who then reads what is there, drops its own rows of the same trials, and goes on
+with the number after. So no row is counted twice, without a clock or a lock that could be wrong. Failed rows get parts
+of their own: to try them again is to remove such a part, before and not after the new row is written.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
-import fcntl
 import json
-import os
-import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import IO, Any, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raylab import places
 from raylab.errors import UserError
+from raylab.places import Place
 from raylab.results import parts, schema
 from raylab.types import TrialResult
 
+DAMAGED = "damaged"  # the folder, beside that of the parts, where damaged ones are kept
 DONE = ("ok", "skipped")
 
 
@@ -50,15 +50,16 @@ class ResultSink(Protocol):
 class ParquetSink:
     """The one writer of a results folder; a context manager.
 
-    `of` is the Arrow schema of the rows (`schema.schema(experiment.columns)`), `provenance` what all rows of this run
-    have in common. Rows are committed when `flush_rows` are waiting, or the oldest has waited `flush_seconds` (seen
-    at `write` and `tick`), and on `close`. Raises UserError where the folder is in use, cannot be written or holds a
-    damaged part.
+    `folder`: a path, a URL or a place. `of` is the Arrow schema of the rows (`schema.schema(experiment.columns)`),
+    `provenance` what all rows of this run have in common. Rows are committed when `flush_rows` are waiting, or the
+    oldest has waited `flush_seconds` (seen at `write` and `tick`), and on `close`. A damaged part is set aside, so that
+    its trials are run again; `set_aside` says so, in a line each. Raises UserError where the folder is in use, or
+    cannot be written.
     """
 
     def __init__(
         self,
-        folder: str | Path,
+        folder: parts.Where,
         of: pa.Schema,
         provenance: Mapping[str, Any],
         flush_rows: int = 1000,
@@ -67,24 +68,45 @@ class ParquetSink:
     ) -> None:
         if unknown := sorted(set(provenance) - set(schema.PROVENANCE)):
             raise ValueError(f"'{unknown[0]}' is no column of provenance: {', '.join(schema.PROVENANCE)}")
-        self.folder = Path(folder)
-        self._trials = self.folder / parts.TRIALS
+        self.folder, self._trials = places.at(folder), parts.trials(folder)
         self._schema, self._provenance = of, dict(provenance)
         self._flush_rows, self._flush_seconds, self._clock = flush_rows, flush_seconds, clock
-        self._waiting: dict[str, list[dict[str, Any]]] = {"part": [], "failed": []}
+        self._waiting: dict[str, list[dict[str, Any]]] = {"ok": [], "failed": []}
         self._oldest = clock()
-        self._publishing: tuple[Path, pa.Table] | None = None
+        self._publishing: tuple[str, pa.Table] | None = None
+        self.set_aside: list[str] = []
         with _disk(self.folder):
-            self._trials.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(self.folder)
+            self._lock = self.folder.lock()
         try:
-            for stale in (*self._trials.glob(".*.tmp"), *self.folder.glob(f".{parts.RUN_INFO}.*.tmp")):
-                stale.unlink(missing_ok=True)
-            self._status, self._failed_in = parts.index(self.folder)
+            with _disk(self.folder):
+                self.folder.tidy()
+                self._trials.tidy()
+                self._status, self._failed_in = self._there()
         except BaseException:
-            os.close(self._lock)
+            self._lock.release()
             raise
-        self._next = 1 + max((parts.number(part) for part in parts.paths(self.folder)), default=0)
+        self._closed = False
+
+    def _there(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Status by trial id, and the part of each failed row, of what is there and sound."""
+        found = parts.names(self.folder)
+        given = [*found, *(self.folder / DAMAGED).names()]
+        self._next = 1 + max([self._lock.number, *map(parts.number, given)])
+        with parts.opened(self.folder, found) as files:
+            return parts.index(self._sound(files))
+
+    def _sound(self, files: Sequence[parts.Part]) -> Iterator[tuple[parts.Part, pa.Table]]:
+        """The parts of which every page can be read."""
+        for part in files:
+            try:
+                yield part, parts.read(part)
+            except parts.DamagedPartError as error:
+                content = self._trials.read(part.path.name)
+                (self.folder / DAMAGED).replace(part.path.name, lambda file, content=content: file.write(content))
+                self._trials.remove(part.path.name)
+                self.set_aside.append(
+                    f"{str(error).partition(': run ')[0]}: it lies in {DAMAGED}/ now, and its trials are run again."
+                )
 
     @property
     def status(self) -> Mapping[str, str]:
@@ -107,16 +129,15 @@ class ParquetSink:
         """
         again = set(trial_ids) & self.failed()
         self.flush()
-        for part in sorted({self._failed_in[trial] for trial in again}):
-            table = parts.read(part)
-            stays = table.filter(~np.isin(table["trial_id"].to_numpy(zero_copy_only=False), list(again)))
+        self._lock.remember(self._next - 1)
+        for name in sorted({self._failed_in[trial] for trial in again}):
             with _disk(self.folder):
-                part.unlink()
-                _sync(self._trials)
-                for trial in table["trial_id"].to_pylist():
-                    del self._status[trial], self._failed_in[trial]
-                if stays.num_rows:
-                    self._publish("failed", stays)
+                with parts.opened(self.folder, [name]) as (part,):
+                    table = parts.read(part)
+                self._trials.remove(name)
+            for trial in table["trial_id"].to_pylist():
+                del self._status[trial], self._failed_in[trial]
+            self._publish(_without(table, again))
         return len(again)
 
     def write(self, result: TrialResult) -> TrialResult:
@@ -133,7 +154,7 @@ class ParquetSink:
         except ValueError as error:
             result = dataclasses.replace(result, status="failed", values={}, error=f"{type(error).__name__}: {error}")
             row = schema.row(result, self._provenance)
-        self._keep("failed" if result.status == "failed" else "part", row)
+        self._keep("failed" if result.status == "failed" else "ok", row)
         self.tick()
         return result
 
@@ -146,19 +167,19 @@ class ParquetSink:
     def flush(self) -> None:
         """Commit all rows that wait."""
         self._settle()
-        for name in self._waiting:
-            if self._waiting[name]:
-                self._publish(name, schema.convert(self._waiting[name], self._schema))
+        for kind in self._waiting:
+            if self._waiting[kind]:
+                self._publish(schema.convert(self._waiting[kind], self._schema))
 
     def close(self) -> None:
         """Commit what waits and let the next writer in. May be called twice."""
-        if self._lock < 0:
+        if self._closed:
             return
         try:
             self.flush()
         finally:
-            os.close(self._lock)
-            self._lock = -1
+            self._lock.release()
+            self._closed = True
 
     def __enter__(self) -> Self:
         return self
@@ -172,86 +193,63 @@ class ParquetSink:
         self._waiting[name].append(row)
         self._status[row["trial_id"]] = row["status"]
 
-    def _publish(self, name: str, table: pa.Table) -> None:
-        final = self._trials / f"{name}-{self._next:06d}.parquet"
-        with _disk(self.folder):
-            if final.exists():
-                raise FileExistsError(errno.EEXIST, f"{final.name} was put there by someone else")
-            self._publishing = (final, table)
-            publish(table, final)
-        self._settle()
-
-    def _settle(self) -> None:
-        """Believe the disk: an interrupt (Ctrl-C) may have come just after a part took its name. May run twice."""
-        if self._publishing is None:
+    def _publish(self, table: pa.Table) -> None:
+        """A part of these rows. Where its number is taken, what took it counts, and the rest goes into the next."""
+        while table.num_rows:
+            name = f"part-{self._next:06d}.parquet"
+            with _disk(self.folder):
+                self._lock.check()
+                self._publishing = (name, table)
+                try:
+                    publish(table, self._trials, name)
+                except FileExistsError:
+                    self._lock.check(now=True)
+                    table = _without(table, self._settle())
+                    continue
+            self._believe(name, table)
             return
-        final, table = self._publishing
-        if final.exists():
-            rows = zip(table["trial_id"].to_pylist(), table["status"].to_pylist(), strict=True)
-            status = dict(rows)
-            self._status |= status
-            self._failed_in |= {trial: final for trial, outcome in status.items() if outcome == "failed"}
-            for name, waiting in self._waiting.items():
-                self._waiting[name] = [row for row in waiting if row["trial_id"] not in status]
-            self._next = parts.number(final) + 1
+
+    def _settle(self) -> set[str]:
+        """Believe the place: an interrupt (Ctrl-C) may have come just after a part took its name. May run twice.
+
+        Returns the trials of that part.
+        """
+        if self._publishing is None:
+            return set()
+        name, _ = self._publishing
+        if name not in self._trials.names():
+            self._publishing = None
+            return set()
+        with _disk(self.folder), parts.opened(self.folder, [name]) as (part,):
+            return self._believe(name, parts.read(part))
+
+    def _believe(self, name: str, table: pa.Table) -> set[str]:
+        """These rows are committed."""
+        status = dict(parts.outcomes(table))
+        self._status |= status
+        self._failed_in |= {trial: name for trial, outcome in status.items() if outcome == "failed"}
+        for kind, waiting in self._waiting.items():
+            self._waiting[kind] = [row for row in waiting if row["trial_id"] not in status]
+        self._next = parts.number(name) + 1
         self._publishing = None
+        return set(status)
 
 
-def publish(table: pa.Table, final: Path) -> None:
+def _without(table: pa.Table, trials: set[str]) -> pa.Table:
+    return table.filter(~np.isin(table["trial_id"].to_numpy(zero_copy_only=False), list(trials)))
+
+
+def publish(table: pa.Table, home: Place, name: str) -> None:
     """Write a part so that it appears whole or not at all. A name that is taken is an error: FileExistsError."""
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
-            file.flush()
-            os.fsync(file.fileno())
-        _link(temporary, final)
-        _sync(final.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
 
+    def write(file: IO[bytes]) -> None:
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
-def _link(temporary: Path, final: Path) -> None:
-    try:
-        os.link(temporary, final)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
-            raise
-        # A file system without hard links: the lock keeps others from taking the name between the two lines.
-        if final.exists():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from None
-        temporary.rename(final)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _lock(folder: Path) -> int:
-    """An exclusive lock on the folder, held until the handle is closed or the process dies, however it dies."""
-    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(handle, 200).decode(errors="replace").strip() or "unknown"
-        os.close(handle)
-        raise UserError(
-            f"{folder} is being written by another run ({holder}): wait for it, or choose results=ANOTHER_FOLDER."
-        ) from None
-    except OSError:
-        os.close(handle)
-        raise
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"pid {os.getpid()} on {socket.gethostname()}".encode(), 0)
-    return handle
+    home.create(name, write)
 
 
 @contextlib.contextmanager
-def _disk(folder: Path) -> Iterator[None]:
+def _disk(folder: Place) -> Iterator[None]:
     """What the disk has to say, as one line."""
     try:
         yield
@@ -262,29 +260,25 @@ def _disk(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def write_run_info(folder: str | Path, info: Mapping[str, Any]) -> None:
+def write_run_info(folder: parts.Where, info: Mapping[str, Any]) -> None:
     """Keep what a run is in `<folder>/run.json`, atomically. For the writer: call it with the sink open.
 
     By convention: config (a dict), digest, command, versions (a dict), planned (number of trials), started_at (ISO).
     """
-    target = Path(folder) / parts.RUN_INFO
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    with _disk(Path(folder)):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(info, file, indent=2, default=str)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-        _sync(target.parent)
+    text, place = json.dumps(info, indent=2, default=str).encode(), places.at(folder)
+    with _disk(place):
+        place.replace(parts.RUN_INFO, lambda file: file.write(text))
 
 
-def read_run_info(folder: str | Path) -> dict[str, Any]:
+def read_run_info(folder: parts.Where) -> dict[str, Any]:
     """What `write_run_info` kept; empty where there is none. Raises UserError if it cannot be read."""
-    path = Path(folder) / parts.RUN_INFO
+    place = places.at(folder)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(place.read(parts.RUN_INFO))
     except FileNotFoundError:
         return {}
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): delete it; the next run writes it anew.") from error
+        where = place.file(parts.RUN_INFO)
+        raise UserError(f"{where} cannot be read ({error}): delete it; the next run writes it anew.") from error

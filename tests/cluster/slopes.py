@@ -9,12 +9,12 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from raylab.errors import UserError
+from raylab.experiments import checkpoints
 from raylab.experiments.checkpoints import Checkpoints
 from raylab.types import Group, Outcome, Recipe, Trial, TrialResult, digest, generator
 
@@ -87,7 +87,7 @@ class Slopes:
         return weights
 
     def _log(self, line: str) -> None:
-        handle = os.open(self.checkpoints.folder.parent / "trained.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        handle = os.open(self.checkpoints.place.path.parent / "trained.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.write(handle, f"{line}\n".encode())
         os.close(handle)
 
@@ -108,7 +108,7 @@ def build(config: Any) -> Slopes:
         recipe=config.train,
         pause=config.model.get("pause", 0.0),
         breaks=config.model.get("breaks", 1e9),
-        checkpoints=Checkpoints(Path(config.results).absolute() / "checkpoints"),
+        checkpoints=checkpoints.of(config.results),
     )
 
 

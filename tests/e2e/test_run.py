@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from raylab import places
+from raylab.experiments import checkpoints
 from raylab.report import several
 from raylab.results import load, statuses
 
@@ -22,7 +24,8 @@ VOLATILE = {"seconds", "train_seconds", "started_at", "finished_at", "host", "co
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    command = [sys.executable, "-m", "raylab.run", "results=out", *arguments]
+    where = [] if any(word.startswith("results=") for word in arguments) else ["results=out"]
+    command = [sys.executable, "-m", "raylab.run", *where, *arguments]
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -236,3 +239,28 @@ def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(tmp_path, sent):
     said, command = err.strip().splitlines()[-2:]
     assert said.startswith("Interrupted. Finished trials are kept") and "models=200" in command
     assert 0 < len(rows(tmp_path)) < 2600
+
+
+@pytest.mark.slow
+def test_killed_on_one_machine_it_goes_on_from_s3_on_another(undisturbed, tmp_path, cloud):
+    """No folder is shared; the second does not train what the first has, and the rows are those of a quiet run."""
+    url = cloud.bucket("two-machines") + "/out"
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    first = start(here, *TINY, f"results={url}")
+    while first.poll() is None and not checkpoints.of(url).kept():
+        time.sleep(0.02)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert len(statuses(url)) < ROWS
+    kept = checkpoints.of(url).kept()
+    code, out, err = run(there, *TINY, f"results={url}")
+    assert code == 0, err
+    assert f"2 x fcn-32x2; {2 - len(kept)} to train" in out and len(kept) >= 1
+    table = load(url).to_pylist()
+    after = {row["trial_id"]: {k: repr(v) for k, v in row.items() if k not in VOLATILE} for row in table}
+    assert len(after) == len(table) and after == rows(undisturbed[0])
+    assert not list(here.iterdir()) and not list(there.iterdir())
+    assert b"swordfish" not in places.at(url).read("run.json")
+    assert b"<html" in places.at(url).read("report.html")

@@ -65,7 +65,7 @@ def results(tmp_path_factory):
 
 def test_one_page_over_all_experiments(results, capsys, monkeypatch):
     written = []
-    monkeypatch.setattr(html, "write", lambda folder, view: written.append((folder.name, view.scores.found)))
+    monkeypatch.setattr(html, "write", lambda folder, view: written.append((folder.path.name, view.scores.found)))
     assert main([str(results)]) == 0
     assert capsys.readouterr().out.strip() == str(results / "report.html")
     text = " ".join((results / "report.html").read_text().split())

@@ -104,7 +104,7 @@ def test_sql_sees_them_beside_the_rows(results, rows):
 
 def test_a_damaged_part_is_named(tmp_path):
     made_up.folder(tmp_path, models=1)
-    part = parts.paths(tmp_path)[0]
+    part = tmp_path / "trials" / parts.names(tmp_path)[0]
     data = part.read_bytes()
     part.write_bytes(data[:60] + b"?" * 200 + data[260:])
     with pytest.raises(UserError, match=rf"{part.name} is damaged"):

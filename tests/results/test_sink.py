@@ -16,6 +16,8 @@ import pyarrow.dataset as ds
 import pytest
 
 from raylab.errors import UserError
+from raylab.places import at
+from raylab.places import folder as folder_module
 from raylab.results import ParquetSink, load, parts, read_run_info, schema, write_run_info
 from raylab.results import sink as sink_module
 from raylab.results import statuses as committed
@@ -37,6 +39,10 @@ def bad(at):
     return TrialResult(PLAN[at], "failed", {}, error="boom")
 
 
+def found(folder):
+    return [folder / "trials" / name for name in parts.names(folder)]
+
+
 def statuses(folder):
     table = load(folder, ["trial_id", "status"])
     ids = table["trial_id"].to_pylist()
@@ -56,7 +62,7 @@ def test_rows_are_read_back_by_any_reader(tmp_path):
     assert committed(tmp_path / "nowhere") == {}
     assert ds.dataset(tmp_path / "trials").to_table().num_rows == 3
     assert polars.read_parquet(tmp_path / "trials" / "*.parquet").height == 3
-    row = load(tmp_path).to_pylist()[1]
+    row = load(tmp_path).to_pylist()[0]
     assert (row["accuracy"], row["code"], row["small_sample"]) == (0.5, made_up.PROVENANCE["code"], "standard")
     assert load(tmp_path).schema.field("accuracy").metadata[b"description"]
 
@@ -75,16 +81,16 @@ def test_rows_are_flushed_by_number_and_by_time_without_a_thread(tmp_path):
     now = [0.0]
     with opened(tmp_path, flush_rows=2, flush_seconds=10, clock=lambda: now[0]) as sink:
         sink.write(good(0))
-        assert not parts.paths(tmp_path)
+        assert not found(tmp_path)
         sink.write(good(1))
-        assert len(parts.paths(tmp_path)) == 1
+        assert len(found(tmp_path)) == 1
         sink.write(good(2))
         now[0] = 9.9
         sink.tick()
-        assert len(parts.paths(tmp_path)) == 1
+        assert len(found(tmp_path)) == 1
         now[0] = 10.0
         sink.tick()
-        assert len(parts.paths(tmp_path)) == 2
+        assert len(found(tmp_path)) == 2
 
 
 def test_a_result_that_does_not_fit_is_recorded_as_failed(tmp_path):
@@ -141,26 +147,32 @@ def test_one_writer_at_a_time(tmp_path):
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:100], lambda data: b"", lambda data: data[:50] + b"?" * 9 + data[59:]]
 )
-def test_a_damaged_part_is_named_with_what_to_do(tmp_path, damage):
-    with opened(tmp_path) as sink:
+def test_a_damaged_part_is_named_set_aside_and_its_trials_are_run_again(tmp_path, damage):
+    with opened(tmp_path, flush_rows=1) as sink:
         sink.write(good(0))
-    (part,) = parts.paths(tmp_path)
-    part.write_bytes(damage(part.read_bytes()))
-    for read in (opened, load):
-        with pytest.raises(
-            UserError, match=r"part-000001\.parquet is damaged .* delete it and run the same command again"
-        ) as caught:
+        sink.write(good(1))
+    part, _ = found(tmp_path)
+    damaged = damage(part.read_bytes())
+    part.write_bytes(damaged)
+    for read in (committed, load):
+        with pytest.raises(UserError, match=r"part-000001\.parquet is damaged .* run the same command again") as caught:
             read(tmp_path)
         assert "\n" not in str(caught.value)
-    part.unlink()
     with opened(tmp_path) as sink:
-        assert not sink.done()
+        (line,) = sink.set_aside
+        assert "part-000001.parquet is damaged" in line and "damaged/" in line and "\n" not in line
+        assert sink.done() == {PLAN[1].id}
+        sink.write(good(0))
+    assert statuses(tmp_path) == {PLAN[0].id: "ok", PLAN[1].id: "ok"}
+    assert (tmp_path / "damaged" / part.name).read_bytes() == damaged
+    with opened(tmp_path) as sink:
+        assert not sink.set_aside
 
 
 def test_a_trial_in_two_parts_is_refused(tmp_path):
     with opened(tmp_path) as sink:
         sink.write(good(0))
-    (part,) = parts.paths(tmp_path)
+    (part,) = found(tmp_path)
     part.with_name("part-000009.parquet").write_bytes(part.read_bytes())
     with pytest.raises(UserError, match=r"is in .*part-000001\.parquet and in .*part-000009"):
         opened(tmp_path)
@@ -174,7 +186,7 @@ def test_an_interrupt_just_after_a_part_took_its_name_doubles_nothing(tmp_path, 
     with pytest.raises(KeyboardInterrupt), opened(tmp_path) as sink:
         sink.write(good(0))
         sink.write(bad(1))
-        monkeypatch.setattr(sink_module, "_sync", interrupted)
+        monkeypatch.setattr(folder_module, "_sync", interrupted)
         sink.flush()
     assert statuses(tmp_path) == {PLAN[0].id: "ok", PLAN[1].id: "failed"}
     with opened(tmp_path) as sink:
@@ -198,11 +210,46 @@ def test_a_full_disk_is_one_line_and_loses_only_what_was_not_committed(tmp_path,
     assert not list((tmp_path / "trials").glob(".*"))
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own with room for 512 KiB; whoever may not mount one skips."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root can mount a small disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_is_full_keeps_what_was_committed_and_goes_on_after_room_is_made(small_disk):
+    """As the same command does: what has no row is run again, until all rows are those of an undisturbed run."""
+    ballast, folder = small_disk / "somebody_else's", small_disk / "results"
+    ballast.write_bytes(bytes(300_000))
+    committed_before = {}
+    with pytest.raises(UserError, match=r"^Cannot write to .*: No space left on device\. Mend it") as caught:  # noqa: SIM117
+        with opened(folder, flush_rows=1) as sink:
+            for trial in PLAN:
+                sink.write(made_up.result(trial))
+                committed_before = statuses(folder)
+    assert 0 < len(committed_before) < len(PLAN) and "\n" not in str(caught.value)
+    assert statuses(folder) == committed_before == committed(folder)
+    assert not list((folder / "trials").glob(".*"))
+    ballast.unlink()
+    with opened(folder) as sink:
+        for trial in PLAN:
+            if trial.id not in sink.status:
+                sink.write(made_up.result(trial))
+    undisturbed = {trial.id: made_up.result(trial).values.get("accuracy") for trial in PLAN}
+    table = load(folder)
+    assert dict(zip(table["trial_id"].to_pylist(), table["accuracy"].to_pylist(), strict=True)) == undisturbed
+
+
 def test_file_systems_without_hard_links_work(tmp_path, monkeypatch):
     def none(*_):
         raise OSError(1, "Operation not permitted")
 
-    monkeypatch.setattr(sink_module.os, "link", none)
+    monkeypatch.setattr(folder_module.os, "link", none)
     with opened(tmp_path) as sink:
         sink.write(good(0))
     with opened(tmp_path) as sink:
@@ -212,10 +259,10 @@ def test_file_systems_without_hard_links_work(tmp_path, monkeypatch):
 
 def test_a_name_that_is_taken_is_never_overwritten(tmp_path):
     target = tmp_path / "part-000001.parquet"
-    sink_module.publish(pa.table({"a": [1]}), target)
+    sink_module.publish(pa.table({"a": [1]}), at(tmp_path), target.name)
     with pytest.raises(FileExistsError):
-        sink_module.publish(pa.table({"a": [2]}), target)
-    assert parts.read(target)["a"].to_pylist() == [1]
+        sink_module.publish(pa.table({"a": [2]}), at(tmp_path), target.name)
+    assert polars.read_parquet(target)["a"].to_list() == [1]
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
 
 
@@ -265,7 +312,7 @@ def test_killed_again_and_again_every_trial_is_there_exactly_once(tmp_path):
             writer.send_signal(signal.SIGKILL)
         killed += writer.wait() == -signal.SIGKILL
         writer.stdout.close()
-        now = statuses(tmp_path) if parts.paths(tmp_path) else {}
+        now = statuses(tmp_path) if found(tmp_path) else {}
         assert {trial for trial, status in before.items() if status == "ok"} <= set(now)
         before = now
     assert killed >= 9

@@ -1,0 +1,33 @@
+"""Trained weights that are kept, here or on S3, so that another machine does not train again."""
+
+import numpy as np
+import pytest
+
+from raylab.experiments import checkpoints
+
+
+@pytest.fixture(params=["folder", "s3"])
+def kept(request, tmp_path):
+    return checkpoints.of(
+        str(tmp_path) if request.param == "folder" else request.getfixturevalue("cloud").bucket("weights") + "/study"
+    )
+
+
+def test_weights_are_kept_found_and_let_go_of(kept):
+    tensors = {"fc1.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "fc1.bias": np.ones(2)}
+    assert kept.load("a") is None and kept.kept() == set()
+    kept.save("a", tensors)
+    kept.save("b", {"w": np.zeros(1)})
+    kept.save("b", {"w": np.ones(1)})
+    found = kept.load("a")
+    assert found is not None and found.keys() == tensors.keys()
+    assert all(
+        np.array_equal(found[name], tensor) and found[name].dtype == tensor.dtype for name, tensor in tensors.items()
+    )
+    assert kept.kept() == {"a", "b"} and kept.load("b")["w"].tolist() == [1]
+    half = kept.place.read("a.safetensors")[:50]
+    kept.place.replace("a.safetensors", lambda file: file.write(half))
+    assert kept.load("a") is None  # it is trained again
+    kept.remove("a")
+    kept.remove("a")
+    assert kept.kept() == {"b"}
