@@ -5,6 +5,7 @@ raylab run KEY=VALUE ...    an experiment, with a results folder and a report (`
 raylab tune KEY=SWEEP ...   a search or sweep with Ray Tune over an experiment that trains
 raylab query RESULTS SQL    rows of a results folder
 raylab report RESULTS       its report anew
+raylab status RESULTS       is it running, how far is it, what failed last
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ COMMANDS = {
     "tune": "raylab.tune",
     "query": "raylab.results.query",
     "report": "raylab.report.__main__",
+    "status": "raylab.report.status",
 }
 
 

@@ -6,8 +6,8 @@ compose -> build -> plan -> run -> summary and report. Exit code 0: all rows ok;
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from rich.console import Console
 
@@ -15,7 +15,9 @@ from raylab import config as configuration
 from raylab import experiments, places, session, spectral
 from raylab.cluster import inline, preflight
 from raylab.config import ClusterConfig, Config, unread
-from raylab.report import progress
+from raylab.interrupts import Interrupts
+from raylab.recorder import Recorder, open_recorder
+from raylab.report.tracking import Tracker, open_tracker
 from raylab.results import sink, statuses
 from raylab.session import CONFIG_DIR, EXIT_OK, FLUSH_ROWS, FLUSH_SECONDS
 from raylab.types import Experiment, SpectralOptions, Trial, TrialResult
@@ -26,14 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return session.main("raylab.run", argv, usage, _run)
 
 
-def _run(overrides: list[str], extra_dir: str | None, command: str) -> int:
+def _run(overrides: list[str], extra_dir: str | None, command: str, interrupts: Interrupts) -> int:
     unread.refuse_tuning(overrides)
     config, settings = configuration.compose(overrides, extra_dir)
     del settings["tune"]  # which a file may have given: rows and folder are those of a sweep by raylab.tune
-    return run(config, settings, command)
+    return run(config, settings, command, interrupts)
 
 
-def run(config: Config, settings: dict[str, Any], command: str) -> int:
+def run(config: Config, settings: dict[str, Any], command: str, interrupts: Interrupts) -> int:
     """One run of a config; `settings` is the same as plain data, for the record. Returns the exit code."""
     console = Console()
     folder = places.at(config.results)
@@ -46,20 +48,35 @@ def run(config: Config, settings: dict[str, Any], command: str) -> int:
         console.print(session.plan_table(experiment, trials, statuses(folder), folder))
         return EXIT_OK
     info = session.run_info(settings, identity, command, len(trials))
+    with open_tracker(config.tracking, config.name, info, folder) as tracker:
+        first_error = _work(config, info, experiment, trials, tracker, interrupts)
+        return session.farewell(console, folder, first_error)
+
+
+def _work(
+    config: Config,
+    info: dict[str, Any],
+    experiment: Experiment,
+    trials: Sequence[Trial],
+    tracker: Tracker,
+    interrupts: Interrupts,
+) -> str | None:
+    """Run what is missing. Returns the first error, or None when every row is ok."""
     with sink.ParquetSink(
-        folder, session.schema(experiment.columns), session.common(info), FLUSH_ROWS, FLUSH_SECONDS
+        config.results, session.schema(experiment.columns), session.common(info), FLUSH_ROWS, FLUSH_SECONDS
     ) as rows:
+        console = Console()
         session.say_set_aside(console, rows)
-        console.print(session.plan_table(experiment, trials, rows.status, folder))
-        sink.write_run_info(folder, info)
+        console.print(session.plan_table(experiment, trials, rows.status, rows.folder))
+        sink.write_run_info(rows.folder, info)
         rows.retry(trial.id for trial in trials)
         done = rows.done()
         pending = [trial for trial in trials if trial.id not in done]
-        with progress.Progress(cast(progress.Kind, config.progress)) as display:
-            display.start(len(trials), done=len(trials) - len(pending))
-            first_error = _collect(_stream(config.cluster, config.spectral, experiment, pending), rows, display)
+        with open_recorder(config, info, rows, trials, tracker, interrupts) as recorder:
+            for batch in _stream(config.cluster, config.spectral, experiment, pending, recorder):
+                recorder.take(batch)
         assert rows.status.keys() >= {trial.id for trial in trials}, "a trial came back neither ok nor failed"
-    return session.farewell(console, folder, first_error)
+    return recorder.first_error
 
 
 def usage() -> str:
@@ -87,17 +104,26 @@ def usage() -> str:
 
 
 def _stream(
-    cluster: ClusterConfig, options: SpectralOptions, experiment: Experiment, pending: Sequence[Trial]
+    cluster: ClusterConfig,
+    options: SpectralOptions,
+    experiment: Experiment,
+    pending: Sequence[Trial],
+    recorder: Recorder,
 ) -> Iterator[list[TrialResult]]:
     if not pending:
         return
     if cluster.backend == "inline":
+        recorder.display.set_workers(1)
         yield from inline.stream(experiment, pending)
         return
     if cluster.backend == "threads":
-        yield from inline.stream_in_threads(experiment, pending, cluster.workers or spectral.threads_of(options))
+        threads = cluster.workers or spectral.threads_of(options)
+        recorder.display.set_workers(threads)
+        yield from inline.stream_in_threads(experiment, pending, threads)
         return
-    with preflight.ray_session(cluster.address, cluster.workers, cluster.object_store_gb, experiment):
+    where = (cluster.address, cluster.workers, cluster.object_store_gb, experiment)
+    seen = (recorder.book.write, recorder.display.say)
+    with preflight.watched_session(*where, *seen) as recorder.meter, recorder.committing():
         from raylab.cluster.scheduler import Scheduler
 
         slots = preflight.worker_slots(cluster.cpus_per_worker, cluster.gpus_per_worker)
@@ -106,6 +132,7 @@ def _stream(
         reserved = actors * cluster.gpus_per_eigen_actor
         if reserved:
             slots = preflight.worker_slots(cluster.cpus_per_worker, cluster.gpus_per_worker, reserved)
+        recorder.display.set_workers(slots)
         scheduler = Scheduler(
             experiment,
             window=slots if reserved else slots + 1,
@@ -116,19 +143,6 @@ def _stream(
             retries=cluster.retries,
         )
         yield from scheduler.stream(pending)
-
-
-def _collect(stream: Iterable[list[TrialResult]], rows: sink.ParquetSink, display: progress.Progress) -> str | None:
-    """Results to rows and to the screen; returns the first error, or None when every row is ok."""
-    first_error = None
-    for batch in stream:
-        for result in batch:
-            recorded = rows.write(result)
-            display.advance(recorded)
-            if recorded.status == "failed" and first_error is None:
-                first_error = recorded.error or "no reason given"
-        rows.tick()
-    return first_error
 
 
 if __name__ == "__main__":

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,10 @@ import pyarrow as pa
 from rich.console import Console
 
 from raylab import config as configuration
+from raylab import redact
 from raylab.cluster import provenance
 from raylab.errors import UserError
+from raylab.interrupts import Interrupts, end_without_threads
 from raylab.places import Place
 from raylab.report import progress, tables
 from raylab.results import estimate, load, parts, sink
@@ -34,11 +35,11 @@ def main(
     module: str,
     argv: Sequence[str] | None,
     usage: Callable[[], str],
-    go: Callable[[list[str], str | None, str], int],
+    go: Callable[[list[str], str | None, str, Interrupts], int],
 ) -> int:
     """A command, whatever becomes of it. Returns its exit code.
 
-    go: takes the overrides, the folder of --config-dir, and the command as it can be typed again.
+    go: takes the overrides, the folder of --config-dir, the command as it can be typed again, and what interrupts it.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(arguments):
@@ -46,17 +47,26 @@ def main(
         return EXIT_OK
     # A console script does not put the working directory on the path, `python -m` does: my_lab.py is found from both.
     sys.path[:] = dict.fromkeys([str(Path.cwd()), *sys.path])
-    typed = command(module, *arguments)
+    typed = redact.text(command(module, *arguments))
+    interrupts = Interrupts(lambda: _say_how_to_go_on(typed))
     try:
-        with terminate_as_interrupt():
-            return go(*read(arguments), typed)
+        with interrupts.handled():
+            return go(*read(arguments), typed, interrupts)
     except UserError as error:
         print(f"raylab: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
-        print("\nInterrupted. Finished trials are kept; the same command goes on from here:", file=sys.stderr)
-        print(f"  {typed}", file=sys.stderr)
+        _say_how_to_go_on(typed)
+        end_without_threads()
         return EXIT_INTERRUPTED
+    except Exception:  # a mistake in raylab: what Python would print, without the secrets that an error may hold
+        print(redact.text(traceback.format_exc()), end="", file=sys.stderr)
+        return EXIT_FAILED_ROWS
+
+
+def _say_how_to_go_on(typed: str) -> None:
+    print("\nInterrupted. Finished trials are kept; the same command goes on from here:", file=sys.stderr)
+    print(f"  {typed}", file=sys.stderr, flush=True)
 
 
 def command(module: str, *arguments: str) -> str:
@@ -100,13 +110,13 @@ def refuse_another_study(folder: Place, settings: dict[str, Any], identity: dict
     _refuse_overlap(folder, settings)
 
 
-def _refuse_overlap(folder: Path, settings: dict[str, Any]) -> None:
+def _refuse_overlap(folder: Place, settings: dict[str, Any]) -> None:
     """Ranges of alpha that overlap share models, and a model that is trained has rows of one range only.
 
     Where ranges are searched, the folder has those of all samples, and the settings one of them.
     """
     searched = settings.get("tune", {}).get("space") or {}
-    if settings["kind"] != "alpha_fixed" or "ranges" in searched or not parts.paths(folder):
+    if settings["kind"] != "alpha_fixed" or "ranges" in searched or not parts.names(folder):
         return
     there = load(folder, ["alpha_range"])
     known = there.column("alpha_range").unique().to_pylist() if there.num_columns else []
@@ -187,26 +197,6 @@ def common(info: dict[str, Any]) -> dict[str, Any]:
     } | options
 
 
-@contextmanager
-def terminate_as_interrupt() -> Iterator[None]:
-    """A polite kill ends a run as Ctrl-C does: rows are committed, workers stopped."""
-
-    def interrupt(number: int, frame: object) -> None:
-        for kind in handled:  # once is enough: a second one must not break off the committing of rows
-            signal.signal(kind, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    handled = [signal.SIGTERM, signal.SIGHUP]
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        handled.append(signal.SIGINT)
-    before = {kind: signal.signal(kind, interrupt) for kind in handled}
-    try:
-        yield
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
-
-
 def farewell(
     console: Console, folder: Place, first_error: str | None, shown: Sequence[TextTable] = (), query: str = ""
 ) -> int:
@@ -229,5 +219,5 @@ def farewell(
     if first_error is None:
         return EXIT_OK
     console.print("[bold red]Some rows failed.[/] The same command tries them again. The first error:")
-    console.print(first_error.rstrip(), highlight=False, markup=False, soft_wrap=True)
+    console.print(redact.text(first_error).rstrip(), highlight=False, markup=False, soft_wrap=True)
     return EXIT_FAILED_ROWS

@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -18,8 +18,10 @@ from raylab import config as configuration
 from raylab import places, samples, session
 from raylab.cluster import preflight
 from raylab.errors import UserError
-from raylab.report import progress
+from raylab.interrupts import Interrupts
+from raylab.recorder import Recorder, open_recorder
 from raylab.report import samples as shown
+from raylab.report.tracking import Tracker, open_tracker
 from raylab.results import load, searched, sink, statuses
 from raylab.results.text import TextTable
 from raylab.samples import Groups, Plan, Samples
@@ -69,13 +71,13 @@ def usage() -> str:
     )
 
 
-def _go(overrides: list[str], extra_dir: str | None, command: str) -> int:
+def _go(overrides: list[str], extra_dir: str | None, command: str, interrupts: Interrupts) -> int:
     console = Console()
     console.print("[bold]raylab[/] tune: resolving names, opening what they name", highlight=False)
-    return run(samples.plan(overrides, extra_dir), command)
+    return run(samples.plan(overrides, extra_dir), command, interrupts)
 
 
-def run(plan: Plan, command: str) -> int:
+def run(plan: Plan, command: str, interrupts: Interrupts) -> int:
     """A sweep or a search, or what is left of it. Returns the exit code."""
     console, config, experiment = Console(), plan.config, plan.experiment
     folder, identity = Path(config.results), dict(experiment.identity)
@@ -86,23 +88,39 @@ def run(plan: Plan, command: str) -> int:
         return EXIT_OK
     info = session.run_info(plan.settings, identity, command, _planned(plan, trials))
     home = folder.absolute() / "tune" / configuration.study_digest(plan.settings, identity)
+    with open_tracker(config.tracking, config.name, info, folder) as tracker:
+        first_error = _search(plan, info, home, trials, tracker, interrupts)
+        table = searched.read_samples(folder) if plan.is_search else None
+        if table is None:
+            return session.farewell(console, places.at(folder), first_error)
+        return _farewell(console, plan, table, first_error)
+
+
+def _search(
+    plan: Plan,
+    info: dict[str, Any],
+    home: Path,
+    trials: Sequence[Trial],
+    tracker: Tracker,
+    interrupts: Interrupts,
+) -> str | None:
+    """Search, or go on with it. Returns the first error, or None when every row is ok."""
+    config, folder = plan.config, Path(plan.config.results)
     with sink.ParquetSink(folder, plan.schema(), session.common(info), FLUSH_ROWS, FLUSH_SECONDS) as rows:
+        console = Console()
         session.say_set_aside(console, rows)
         console.print(_plan_table(plan, trials, rows.status, folder))
         sink.write_run_info(folder, info)
         again = rows.retry(rows.failed())
-        with progress.Progress(cast(progress.Kind, config.progress)) as display:
-            display.start(info["planned"], done=len(rows.done()))
-            driver = _Driver(plan, rows, display)
+        planned = () if plan.is_search else trials
+        with open_recorder(config, info, rows, planned, tracker, interrupts) as recorder:
+            driver = _Driver(plan, recorder)
             if again or not _over(plan, home, rows, trials):
                 _work(plan, home, rows, driver)
                 driver.settle(info["planned"])
         if _over(plan, home, rows, trials) and plan.is_search:  # of what was stopped early, no more is missing
             sink.write_run_info(folder, info | {"planned": len(rows.status)})
-    table = searched.read_samples(folder) if plan.is_search else None
-    if table is None:
-        return session.farewell(console, places.at(folder), driver.first_error)
-    return _farewell(console, plan, table, driver.first_error)
+    return recorder.first_error
 
 
 def _planned(plan: Plan, trials: Sequence[Trial]) -> int:
@@ -129,10 +147,12 @@ def _work(plan: Plan, home: Path, rows: sink.ParquetSink, driver: _Driver) -> No
         shutil.rmtree(home)  # rows that were there are gone: Tune thinks that it is done
     (home / FINISHED).unlink(missing_ok=True)
     cluster = config.cluster
-    with preflight.ray_session(cluster.address, cluster.workers, cluster.object_store_gb, plan.open):
+    recorder = driver.recorder
+    where = (cluster.address, cluster.workers, cluster.object_store_gb, plan.open)
+    with preflight.watched_session(*where, recorder.book.write, recorder.display.say) as recorder.meter:
         from raylab.cluster import tuning
 
-        preflight.worker_slots(cluster.cpus_per_worker, cluster.gpus_per_worker)
+        recorder.display.set_workers(preflight.worker_slots(cluster.cpus_per_worker, cluster.gpus_per_worker))
         tune = config.tune
         search = tuning.Search(
             folder=home,
@@ -150,7 +170,8 @@ def _work(plan: Plan, home: Path, rows: sink.ParquetSink, driver: _Driver) -> No
             gpus=cluster.gpus_per_worker,
             retries=cluster.retries,
         )
-        ended = tuning.run(search, _known(rows, plan), driver)
+        with recorder.committing():
+            ended = tuning.run(search, _known(rows, plan), driver)
     if isinstance(plan.open, Samples):
         told = [_sample(plan, plan.open, each) for each in ended]
         searched.write_samples(Path(config.results), shown.ranked(told, tune.metric, tune.mode))
@@ -182,13 +203,13 @@ def _known(rows: sink.ParquetSink, plan: Plan) -> Known:
 
 
 class _Driver:
-    """Rows to the results folder and to the screen."""
+    """What Tune tells, to the recorder of the run."""
 
-    def __init__(self, plan: Plan, rows: sink.ParquetSink, display: progress.Progress) -> None:
-        self._plan, self._rows, self._display = plan, rows, display
+    def __init__(self, plan: Plan, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self._plan, self._rows, self._display = plan, recorder.rows, recorder.display
         self._trials: dict[str, Sequence[Trial]] = {}
         self._dropped = 0
-        self.first_error: str | None = None
 
     def planned(self, params: Mapping[str, Any], trials: Sequence[Trial]) -> None:
         """A sample begins."""
@@ -196,12 +217,7 @@ class _Driver:
 
     def rows(self, results: Sequence[TrialResult]) -> None:
         """Rows; those of a trial that has one are dropped: two samples may be the same."""
-        for result in results:
-            if result.trial.id not in self._rows.status:
-                recorded = self._rows.write(result)
-                self._display.advance(recorded)
-                if recorded.status == "failed":
-                    self.first_error = self.first_error or recorded.error or "no reason given"
+        self.recorder.take(results)
 
     def ended(self, params: Mapping[str, Any], last: Mapping[str, Any], error: str | None) -> None:
         """A sample is over: what it lacks was stopped, or has failed with its worker."""
@@ -211,7 +227,7 @@ class _Driver:
             self._dropped += len(missing)
         else:
             self.rows([TrialResult(trial, "failed", {}, error=error) for trial in missing])
-            self.first_error = self.first_error or error
+            self.recorder.fail(error)
         self._rows.flush()  # before Tune's state says that the sample is over: it would not be worked again
         if isinstance(self._plan.open, Samples):
             self._display.say(_line(self._plan, self._plan.open, params, last, error))
@@ -222,7 +238,7 @@ class _Driver:
 
     def tick(self) -> None:
         """Commit rows that are due."""
-        self._rows.tick()
+        self.recorder.tick()
 
 
 def _name(params: Mapping[str, Any]) -> str:

@@ -15,6 +15,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from raylab import redact
+
 Array = NDArray[Any]
 Status = Literal["ok", "failed", "skipped"]
 Value = float | int | str | Array | None  # an array is one of float64, a column of lists
@@ -218,6 +220,11 @@ class TrialResult:
     error: str | None = None  # the traceback of a failed trial, the reason of a skipped one
     seconds: float = 0.0  # of work, over all stages, without waiting
     host: str = ""
+
+    def __post_init__(self) -> None:
+        # On the worker, whose environment the driver does not know; and however the failure came about.
+        if self.error is not None:
+            object.__setattr__(self, "error", redact.text(self.error))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from raylab.errors import UserError
+from raylab.types import TrialResult
 
 # Each worker process computes with one thread: layers and models in parallel beat BLAS threads, and the answer
 # cannot depend on how many cores a node has.
@@ -41,7 +42,10 @@ def ray_session(address: str, workers: int | None, object_store_gb: float, share
     import ray
 
     on_terminate = signal.getsignal(signal.SIGTERM)
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    quiet = {
+        "log_to_driver": True,  # and from there into files: raylab.cluster.watching
+        "logging_level": "ERROR",
+    }
     if address == "local":
         os.environ |= _WORKERS  # inherited by every process that Ray starts here
         store = int(object_store_gb * 1024**3) + bytes_of(shared)
@@ -60,6 +64,28 @@ def ray_session(address: str, workers: int | None, object_store_gb: float, share
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def watched_session(
+    address: str,
+    workers: int | None,
+    object_store_gb: float,
+    shared: object,
+    write: Callable[[str, Sequence[str]], None],
+    say: Callable[[str], None],
+) -> Iterator[Callable[[TrialResult], None]]:
+    """A Ray session that is seen from outside; gives what counts results in Ray's metrics.
+
+    write: takes what workers print, by the name of a worker; say: takes a line for the terminal, the dashboard's link.
+    """
+    with ray_session(address, workers, object_store_gb, shared):
+        from raylab.cluster import watching
+
+        with watching.logs(write):
+            if url := watching.dashboard():
+                say(f"Ray's dashboard: {url}")
+            yield watching.meter()
 
 
 def bytes_of(thing: object) -> int:

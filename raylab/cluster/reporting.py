@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -16,8 +15,9 @@ from typing import Any, NoReturn
 from ray import tune
 from ray.tune import Checkpoint
 
+from raylab import redact
 from raylab.cluster.inline import OUTCOMES_AT_ONCE
-from raylab.errors import UserError
+from raylab.errors import UserError, what_happened
 from raylab.places import Place
 from raylab.types import Experiment, Group, Outcome, Trial, TrialResult, Value
 
@@ -49,8 +49,8 @@ def work(params: dict[str, Any], *, open_: Open, known: Known, metric: str, sess
             for outcome in experiment.run(pending):
                 reporter.take(outcome)
         error = "the worker ended without a result for this trial"
-    except Exception:
-        error = traceback.format_exc()
+    except Exception as failure:
+        error = what_happened(failure)
     finally:
         experiment.release()
     reporter.close(pending, error)
@@ -63,13 +63,13 @@ def _opened(
         return open_(params)
     except UserError as error:
         _give_up(told, str(error))
-    except Exception:
-        _give_up(told, traceback.format_exc())
+    except Exception as error:
+        _give_up(told, what_happened(error))
 
 
 def _give_up(last: Mapping[str, Any], error: str) -> NoReturn:
-    tune.report({**last, FAILED: error})
-    raise SampleError(error)
+    tune.report({**last, FAILED: redact.text(error)})  # Tune keeps it on disk
+    raise SampleError(redact.text(error)) from None
 
 
 class _Reporter:

@@ -21,6 +21,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.tune.search.search_generator import SearchGenerator
 
+from raylab import redact
 from raylab.cluster.reporting import EPOCH, FAILED, PLAN, ROWS, Known, Open, work
 from raylab.space import Interval, Space
 from raylab.types import Trial, TrialResult
@@ -252,7 +253,7 @@ class _Relay(Callback):
 
 def _why(trial: Any) -> str:
     error = trial.get_pickled_error() if trial.pickled_error_file else None
-    return str(error or "its worker died").strip()
+    return redact.text(str(error or "its worker died")).strip()
 
 
 _now: list[_Relay] = []

@@ -5,13 +5,14 @@ The only user of Hydra. A typo in a key or a value of the wrong type ends here, 
 
 from raylab.config.compose import compose
 from raylab.config.folder import about, conf_dir, groups
-from raylab.config.schema import ClusterConfig, Config, TuneConfig
+from raylab.config.schema import ClusterConfig, Config, TrackingConfig, TuneConfig
 from raylab.config.study import answer_digest, differences, study_digest
 from raylab.config.sweeps import searched
 
 __all__ = [
     "ClusterConfig",
     "Config",
+    "TrackingConfig",
     "TuneConfig",
     "about",
     "answer_digest",

@@ -35,6 +35,7 @@ def check(config: Config) -> None:
         "cluster.backend": (config.cluster.backend, ("ray", "threads", "inline")),
         "precision": (config.precision, ("float32", "tf32", "bfloat16", "float16")),
         "biases": (config.biases, ("replaced", "kept")),
+        "tracking.backend": (config.tracking.backend, ("none", "trackio", "wandb")),
         "progress": (config.progress, ("auto", "rich", "plain", "none")),
         "train.optimizer": (config.train.optimizer, ("sgd", "adamw")),
         "train.schedule": (config.train.schedule, ("constant", "cosine")),

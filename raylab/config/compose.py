@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from raylab import redact
 from raylab.config import checks, unread
 from raylab.config.explain import explain, refuse_extra
 from raylab.config.folder import conf_dir, groups
@@ -38,7 +39,7 @@ def compose(overrides: Sequence[str], extra_dir: str | None = None) -> tuple[Con
         plain = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, lambda group: _section(group, overrides, extra_dir))) from error
-    settings: dict[str, Any] = {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}
+    settings: dict[str, Any] = redact.plain(plain)  # goes into run.json, and into digests
     refuse_extra(settings)
     assert isinstance(config, Config)
     checks.check(config)

@@ -45,6 +45,14 @@ class TuneConfig:
 
 
 @dataclass(kw_only=True)
+class TrackingConfig:
+    """Who is told how a run goes, beside its results folder."""
+
+    backend: str = "none"  # "trackio" or "wandb", which must be installed; told: progress, config, correlations
+    project: str = "raylab"  # under which it lists the run
+
+
+@dataclass(kw_only=True)
 class Config:
     """One run."""
 
@@ -78,6 +86,7 @@ class Config:
     spectral: SpectralOptions = field(default_factory=SpectralOptions)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
 # The parts of a config that have keys of their own.
@@ -88,5 +97,6 @@ SECTIONS: dict[str, Any] = {
     "spectral": SpectralOptions,
     "activations": Budget,
     "tune": TuneConfig,
+    "tracking": TrackingConfig,
     "retraction": RetractionOptions,
 }

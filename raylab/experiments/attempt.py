@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import socket
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from raylab.errors import UserError
+from raylab.errors import UserError, what_happened
 from raylab.types import Outcome, Trial, TrialResult, Value
 
 
@@ -22,8 +21,8 @@ def attempt(trial: Trial, compute: Callable[[], Outcome]) -> Outcome:
         outcome = compute()
     except UserError as error:
         outcome = Outcome(TrialResult(trial, "failed", {}, error=str(error)))
-    except Exception:
-        outcome = Outcome(TrialResult(trial, "failed", {}, error=traceback.format_exc()))
+    except Exception as error:
+        outcome = Outcome(TrialResult(trial, "failed", {}, error=what_happened(error)))
     seconds = outcome.result.seconds + time.perf_counter() - start
     return replace(outcome, result=replace(outcome.result, seconds=seconds, host=socket.gethostname()))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from raylab import spectral
+from raylab.errors import what_happened
 from raylab.evaluate import Evaluation
 from raylab.evaluate.score import score
 from raylab.experiments.attempt import attempt
@@ -37,10 +37,10 @@ def run(experiment: AlphaFixed, trials: Sequence[Trial]) -> Iterator[Outcome]:
         pending.setdefault(experiment.places[trial.checkpoint][1], []).append(trial)
     try:
         yield from _trained(experiment, model, pending)
-    except Exception:
-        error = traceback.format_exc()
+    except Exception as error:
+        said = what_happened(error)
         for trial in (trial for of_epoch in pending.values() for trial in of_epoch):
-            yield Outcome(TrialResult(trial, "failed", {}, error=error))
+            yield Outcome(TrialResult(trial, "failed", {}, error=said))
     finally:
         _keep_newest(experiment, model)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from raylab.errors import what_happened
 from raylab.evaluate import PrefixWalk
 from raylab.experiments.layer_weights import bias_column, buffers_column, layer_weights
 from raylab.experiments.walk import LayerWalk, Values
@@ -35,7 +35,7 @@ def run(experiment: PerturbLayers, models: Mapping[str, Sequence[Trial]]) -> Ite
     for checkpoint, trials in models.items():
         result = trained[checkpoint]
         if isinstance(result, Exception):
-            error = "".join(traceback.format_exception(result))
+            error = what_happened(result)
             yield from (Outcome(TrialResult(trial, "failed", {}, error=error)) for trial in trials)
         else:
             yield from _walk(experiment, checkpoint, result).outcomes(trials)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 
@@ -12,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from raylab import perturb
+from raylab.errors import what_happened
 from raylab.evaluate import Evaluation, PrefixWalk
 from raylab.experiments.attempt import attempt
 from raylab.layers import LayerParameters, size_columns
@@ -104,8 +104,8 @@ class LayerWalk:
             self._walk.advance_to(parameters.names)
             weights = self._weights(parameters)
             originals = list(self._walk.outputs(parameters.layer.name)) if self._similarity else []
-        except Exception:
-            yield from _failed(trials, traceback.format_exc())
+        except Exception as error:
+            yield from _failed(trials, what_happened(error))
             return
         yield from self._perturbed(parameters, trials, weights, originals)
 
@@ -142,8 +142,8 @@ class LayerWalk:
             found = self._walk.evaluate_each([self._replaced(parameters, arrays) for arrays in variants])
         except RuntimeError:  # of torch: no memory, or a tensor of a shape that cannot be shared out among the draws
             found = None
-        except Exception:
-            yield from _failed(wanted, traceback.format_exc())
+        except Exception as error:
+            yield from _failed(wanted, what_happened(error))
             return
         if found is None:  # only now: the exception holds the memory of the pass that has failed
             yield from (attempt(trial, lambda t=trial: self._alone(t, parameters, weights, ())) for trial in wanted)

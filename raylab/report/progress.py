@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -14,12 +14,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from raylab import redact
+from raylab.results.estimate import Work
 from raylab.types import TrialResult
 
 Kind = Literal["auto", "rich", "plain", "none"]
 
 
-FIRST_SHARE = 50  # of the trials must be done before there is an estimate
+FIRST_SHARE = 50  # of the trials must be done before there is an estimate by their rate
+BELIEVED = 0.02  # of a run's time is the weight of the belief that all workers are always at work
 
 
 @dataclass
@@ -30,6 +33,8 @@ class Count:
     before: int = 0  # done by earlier runs
     now: int = 0  # done by this run, failed ones too
     failed: int = 0
+    workers: int = 0  # 0: not known
+    work: Work | None = None
 
     @property
     def done(self) -> int:
@@ -41,7 +46,19 @@ class Count:
         return self.now / elapsed if elapsed > 0 else 0.0
 
     def remaining(self, elapsed: float) -> float | None:
-        """Seconds to go, at the rate so far; None as long as too little is done to tell (models train first)."""
+        """Seconds to go: by the seconds of rows like those to come, else at the rate so far.
+
+        None as long as too little is done to tell (models train first).
+        """
+        if self.total == self.done:
+            return 0.0
+        left = self.work.left() if self.work else None
+        if self.work and left is not None and self.workers:
+            # Seconds of work done a second: the number of workers at first, then more and more what was seen, less what
+            # is at work and gives its rows later.
+            believed = BELIEVED * (left + self.work.done) / self.workers
+            if (speed := (self.work.done + self.workers * believed) / (elapsed + believed or 1)) > 0:
+                return left / speed
         if self.now < max(1, (self.total - self.before) // FIRST_SHARE):
             return None
         rate = self.rate(elapsed)
@@ -68,10 +85,14 @@ class Progress:
         self._count = Count()
         self._began = self._said = clock()
         self._live: Live | None = None
+        self._closed = False
 
-    def start(self, total: int, done: int = 0) -> None:
-        """Begin: `total` trials are planned, `done` of them were done by earlier runs."""
-        self._count = Count(total, done)
+    def start(self, total: int, done: int = 0, workers: int = 0, work: Work | None = None) -> None:
+        """Begin: `total` trials are planned, `done` of them were done by earlier runs.
+
+        workers: how many there are, 0 where that is not known; work: what is left of it.
+        """
+        self._count = Count(total, done, workers=workers, work=work)
         self._began = self._said = self._clock()
         if self._kind == "rich":
             # The bar disappears at the end: what stays on the screen is `close`'s line.
@@ -82,7 +103,27 @@ class Progress:
         """One more trial is done."""
         self._count.now += 1
         self._count.failed += result.status == "failed"
+        if self._count.work:
+            self._count.work.learn(result)
         self._say_if_due()
+
+    def set_workers(self, workers: int) -> None:
+        """How many are at work, where that is known after the start only."""
+        self._count.workers = workers
+
+    def numbers(self) -> dict[str, Any]:
+        """How far it is, as plain data: trials, trials a second, seconds."""
+        count, elapsed = self._count, self._clock() - self._began
+        return {
+            "total": count.total,
+            "before": count.before,
+            "done": count.done,
+            "failed": count.failed,
+            "workers": count.workers or None,
+            "elapsed": round(elapsed, 1),
+            "rate": round(count.rate(elapsed), 4),
+            "remaining": count.remaining(elapsed),
+        }
 
     def drop(self, trials: int) -> None:
         """So many trials will not be run after all."""
@@ -91,16 +132,16 @@ class Progress:
     def say(self, text: str) -> None:
         """A line that stays, above the bar."""
         if self._kind != "none":
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self._console.print(redact.text(text), highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """End the display with one line that stays. May be called twice."""
         if self._live:
             self._live.stop()
             self._live = None
-        if self._count.total:
+        if self._count.total and not self._closed:
             self.say(self._line(last=True))
-        self._count = Count()
+        self._closed = True
 
     def __enter__(self) -> Self:
         return self
@@ -117,7 +158,8 @@ class Progress:
         count, elapsed = self._count, self._clock() - self._began
         percent = f"{count.done / count.total:.0%}" if count.total else "-"
         said = [f"{count.done:,}/{count.total:,} trials ({percent})", f"{count.failed} failed" if count.failed else ""]
-        said += [f"{_rate(count.rate(elapsed))}, elapsed {duration(elapsed)}"]
+        said += [_workers(count.workers)] if count.workers and not last else []
+        said += [f"{pace(count.rate(elapsed))}, elapsed {duration(elapsed)}"]
         if not last:
             said += [f"ETA {duration(count.remaining(elapsed))}"]
         return ", ".join(filter(None, said))
@@ -136,7 +178,8 @@ class Progress:
             failed,
             Text(f"ETA {duration(count.remaining(elapsed))}", style="cyan"),
         )
-        below = Text(f"     {duration(elapsed)} elapsed, {_rate(count.rate(elapsed))}", style="dim")
+        told = [f"{duration(elapsed)} elapsed", pace(count.rate(elapsed)), _workers(count.workers)]
+        below = Text(f"     {', '.join(filter(None, told))}", style="dim")
         both = Table.grid(expand=True)
         both.add_column(no_wrap=True, overflow="ellipsis")
         both.add_row(bar)
@@ -156,5 +199,11 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _rate(rate: float) -> str:
+def pace(rate: float) -> str:
+    """A rate to read: 2.3 trials/s, 45.0 trials/min."""
+    """A rate to read: 2.3 trials/s, 45.0 trials/min."""
     return f"{rate:,.1f} trials/s" if rate >= 1 or not rate else f"{60 * rate:,.1f} trials/min"
+
+
+def _workers(number: int) -> str:
+    return f"{number} worker{'s' * (number > 1)}" if number else ""

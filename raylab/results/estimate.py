@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from raylab.results import frame, parts
-from raylab.types import Trial
+from raylab.types import Trial, TrialResult
 
 COLUMNS = ("layer", "perturbation", "status", "seconds")
 Kind = tuple[str, ...]
@@ -64,3 +64,46 @@ def _kinds(layer: str, perturbation: str) -> list[Kind]:
 
 def _nearest(means: dict[Kind, float], kinds: Sequence[Kind]) -> float:
     return next(means[kind] for kind in kinds if kind in means)
+
+
+class Work:
+    """The work left of a run that is going on, by the seconds of rows like it: earlier runs' and those that come in.
+
+    The rate of trials would not tell: where a model is trained for minutes before its layers are measured in no time,
+    or where early layers cost the most, the first trials say little of the others.
+    """
+
+    def __init__(self, folder: parts.Where, pending: Sequence[Trial]) -> None:
+        self._pending = Counter((trial.layer or "", trial.perturbation) for trial in pending)
+        self._sums: dict[Kind, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self.done = 0.0  # seconds, of this run
+        if pending and parts.names(folder):
+            table = frame.ok(parts.load(folder, COLUMNS))
+            columns = (frame.texts(table, "layer"), frame.texts(table, "perturbation"), frame.floats(table, "seconds"))
+            for layer, perturbation, seconds in zip(*columns, strict=True):
+                self._note(layer, perturbation, seconds)
+
+    def learn(self, result: TrialResult) -> None:
+        """One more trial is done."""
+        trial = result.trial
+        self._pending[trial.layer or "", trial.perturbation] -= 1
+        self.done += result.seconds
+        if result.status == "ok":
+            self._note(trial.layer or "", trial.perturbation, result.seconds)
+
+    def left(self) -> float | None:
+        """Seconds, over all workers; None as long as there is no row like one of the trials."""
+        total = 0.0
+        for (layer, perturbation), count in list(self._pending.items()):  # asked by other threads
+            known = [self._sums[kind] for kind in _kinds(layer, perturbation)[:-1] if kind in self._sums]
+            if count > 0 and not known:
+                return None
+            if count > 0:
+                total += count * known[0][0] / known[0][1]
+        return total
+
+    def _note(self, layer: str, perturbation: str, seconds: float) -> None:
+        if np.isfinite(seconds):
+            for kind in _kinds(layer, perturbation):
+                self._sums[kind][0] += seconds
+                self._sums[kind][1] += 1

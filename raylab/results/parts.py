@@ -158,6 +158,16 @@ def index(found: Iterable[tuple[Part, pa.Table]]) -> tuple[dict[str, str], dict[
     return status, {trial: part.path.name for trial, part in owner.items() if status[trial] == "failed"}
 
 
+def count(part: Part) -> tuple[int, int]:
+    """How many rows did not fail and how many did, by the statistics in its footer. Errors as `read`."""
+    with _opened(part) as file:
+        about, at = file.metadata, file.schema_arrow.get_field_index("status")
+        # Failed rows have parts of their own: each of their groups has that status only.
+        groups = [about.row_group(group) for group in range(about.num_row_groups)]
+        failed = sum(group.num_rows for group in groups if group.column(at).statistics.min == "failed")
+        return about.num_rows - failed, failed
+
+
 def outcomes(rows: pa.Table) -> list[tuple[str, str]]:
     """Trial id and status of each row."""
     return list(zip(*(rows[name].to_pylist() for name in OUTCOME), strict=True))

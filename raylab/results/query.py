@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 from rich.console import Console
 
+from raylab import places
 from raylab.errors import UserError
 from raylab.results import parts, schema
 from raylab.results.differences import differences, needed
@@ -33,6 +34,8 @@ _LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "temp_directory": "",
 }
+# What a statement may be: PIVOT is several in one. The engine would run any number of others, to no use.
+_ASKS = ("SELECT", "EXPLAIN", "MULTI")
 _HELP = """\
 examples:
   python -m raylab.query results/digits                     the columns and what they mean
@@ -54,8 +57,11 @@ def query(folder: parts.Where, sql: str) -> pa.Table:
     """
     import duckdb
 
+    home = places.at(folder)
     for _ in parts.attempts():
         with contextlib.suppress(FileNotFoundError), parts.opened(folder, parts.require(folder)) as found:
+            if isinstance(home, places.Folder):
+                _refuse_links(home.path, found)
             try:
                 return _ask(found, sql)
             except duckdb.Error as error:
@@ -67,6 +73,18 @@ def query(folder: parts.Where, sql: str) -> pa.Table:
                 raise UserError(f"The query failed. {_one_line(str(error))}") from error
         # A starting run has removed failed rows to try them again: look anew.
     raise UserError(f"The parts of {folder} keep changing: ask again in a moment.")
+
+
+def _refuse_links(folder: Path, found: Sequence[parts.Part]) -> None:
+    """A part that is a link to somewhere else would show what lies there."""
+    home = folder.resolve()
+    for part in found:
+        if part.path.is_symlink() or part.path.parent.is_symlink():
+            target = part.path.resolve()
+            if home not in target.parents:
+                raise UserError(
+                    f"{part.place} is a link that leads out of {folder}, to {target}: ask the folder it lies in."
+                )
 
 
 def _ask(found: Sequence[parts.Part], sql: str) -> pa.Table:
@@ -81,6 +99,12 @@ def _ask(found: Sequence[parts.Part], sql: str) -> pa.Table:
         if "differences" in sql.lower():  # to make them all rows are read: only if the query can be about them
             connection.register("differences", differences(parts.read_all(found, needed(columns))))
         connection.execute("SET lock_configuration = true")
+        asked = [statement.type.name for statement in connection.extract_statements(sql)]
+        if len(asked) > 1 or any(kind not in _ASKS for kind in asked):
+            raise UserError(
+                "The query failed. One SELECT is taken, and nothing that changes or sets anything: SELECT, FROM, WITH, "
+                "PIVOT, SUMMARIZE, DESCRIBE or EXPLAIN, about the view trials or differences."
+            )
         relation = connection.sql(sql)
         if relation is None:
             raise UserError("The query gives no rows: write a SELECT about the view trials or differences.")

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raylab import places
+from raylab import places, redact
 from raylab.errors import UserError
 from raylab.places import Place
 from raylab.results import parts, schema
@@ -148,6 +148,7 @@ class ParquetSink:
         trial_id = result.trial.id
         if trial_id in self._status:
             return result
+        result = dataclasses.replace(result, values=redact.texts(result.values))
         row = schema.row(result, self._provenance)
         try:
             schema.convert([row], self._schema)
@@ -265,7 +266,7 @@ def write_run_info(folder: parts.Where, info: Mapping[str, Any]) -> None:
 
     By convention: config (a dict), digest, command, versions (a dict), planned (number of trials), started_at (ISO).
     """
-    text, place = json.dumps(info, indent=2, default=str).encode(), places.at(folder)
+    text, place = json.dumps(redact.plain(info), indent=2, default=str).encode(), places.at(folder)
     with _disk(place):
         place.replace(parts.RUN_INFO, lambda file: file.write(text))
 

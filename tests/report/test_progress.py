@@ -4,7 +4,8 @@ import made_up
 from rich.console import Console
 
 from raylab.report.progress import Progress, duration
-from raylab.types import TrialResult
+from raylab.results.estimate import Work
+from raylab.types import Trial, TrialResult
 
 OK, FAILED = (TrialResult(made_up.trials(1)[0], status, {}) for status in ("ok", "failed"))
 
@@ -85,3 +86,21 @@ def test_nothing_to_do_and_errors_end_the_display():
 def test_durations():
     expected = {None: "-", 0.04: "0.0 s", 9.96: "10 s", 59.4: "59 s", 185: "3 min 05 s", 7620: "2 h 07 min"}
     assert {seconds: duration(seconds) for seconds in expected} == expected
+
+
+def test_a_model_that_trains_for_long_before_cheap_rows_does_not_mislead(tmp_path):
+    """Two workers, each model 100 s of training and then nine rows of a second: 10 models take 545 s."""
+    trials = [Trial("e", "m", m, f"c{m}", "d", layer, "original", 0, 0, "m") for m in range(10)
+              for layer in (None, *(f"fc{k}" for k in range(9)))]  # fmt: skip
+    shown, clock, _ = progress("none")
+    shown.start(100, workers=2, work=Work(tmp_path, trials))
+    assert shown.numbers()["remaining"] is None
+    clock.now = 101.0
+    for trial in (trials[0], trials[10], trials[1]):  # at the rate of trials: nearly an hour
+        shown.advance(TrialResult(trial, "ok", {}, seconds=1.0 if trial.layer else 100.0))
+    assert abs(shown.numbers()["remaining"] - 444) < 0.05 * 444
+    for at, trial in enumerate(trials[2:10]):
+        clock.now = 102.0 + at
+        shown.advance(TrialResult(trial, "ok", {}, seconds=1.0))
+    assert abs(shown.numbers()["remaining"] - 436) < 0.05 * 436
+    assert shown.numbers()["workers"] == 2

@@ -2,8 +2,8 @@ import made_up
 import pyarrow as pa
 import pytest
 
-from raylab.results.estimate import left, of_folder
-from raylab.types import Trial
+from raylab.results.estimate import Work, left, of_folder
+from raylab.types import Trial, TrialResult
 
 
 def trial(layer, perturbation="rerandomize", draw=0):
@@ -63,3 +63,21 @@ def test_the_plan_says_what_is_left_only_where_rows_are(tmp_path):
     said = work_left(folder, plan[25:])
     assert set(said) == {"left"} and said["left"].endswith("of work, by the seconds of 25 rows already there")
     assert work_left(tmp_path / "nowhere", plan) == {} and work_left(folder, []) == {}
+
+
+def test_a_run_learns_from_its_own_rows_and_knows_nothing_of_what_it_has_not_seen(tmp_path):
+    pending = [*[trial(None, "original")] * 4, trial("a"), trial("a"), trial("b")]
+    work = Work(tmp_path, pending)
+    assert work.left() is None
+    work.learn(TrialResult(pending[0], "ok", {}, seconds=10.0))
+    assert work.left() is None  # of layers nothing is known, and training says nothing of them
+    work.learn(TrialResult(pending[4], "ok", {}, seconds=0.5))
+    assert work.left() == pytest.approx(3 * 10 + 0.5 + 0.5) and work.done == 10.5
+    work.learn(TrialResult(pending[6], "failed", {}, seconds=99.0))
+    assert work.left() == pytest.approx(3 * 10 + 0.5)
+
+
+def test_a_run_that_goes_on_learns_from_earlier_rows(tmp_path):
+    folder, plan = made_up.folder(tmp_path, models=4, share=0.5), made_up.trials(4)
+    estimate = of_folder(folder, plan[50:])
+    assert estimate is not None and Work(folder, plan[50:]).left() == pytest.approx(estimate.seconds)

@@ -64,6 +64,27 @@ def test_works_while_a_run_goes_on(tmp_path):
         "INSTALL httpfs",
         "LOAD httpfs",
         "SELECT * FROM sql",  # a variable of ours
+        "SELECT * FROM '{folder}/*.csv'",
+        "SELECT * FROM read_blob('{secret}')",
+        "SELECT * FROM sniff_csv('{secret}')",
+        "SELECT * FROM parquet_metadata('{secret}')",
+        "SELECT * FROM query('SELECT * FROM read_text(''{secret}'')')",
+        "SELECT * FROM json_execute_serialized_sql(json_serialize_sql('SELECT * FROM read_text(''{secret}'')'))",
+        "SELECT * FROM 'https://example.com/x.parquet'",
+        "SELECT * FROM 's3://bucket/x.parquet'",
+        "SELECT getenv('HOME')",
+        "SELECT * FROM duckdb_secrets()",
+        "ATTACH ':memory:' AS more; CREATE TABLE more.t AS SELECT 1; FROM more.t",
+        "CREATE MACRO m(p) AS TABLE SELECT * FROM read_text(p); SELECT * FROM m('{secret}')",
+        "CREATE PERSISTENT SECRET a (TYPE s3, KEY_ID 'a', SECRET 'b')",
+        "SELECT 1; COPY (SELECT 1) TO '{folder}/out.csv'",
+        "SET log_query_path = '{folder}/out.log'",
+        "PRAGMA profile_output = '{folder}/out.json'",
+        "CALL enable_logging(storage = 'file', storage_config = {{'path': '{folder}/log'}})",
+        "SET allowed_directories = ['/']",
+        "SET temp_directory = '{folder}/tmp'",
+        "PREPARE p AS SELECT 1",
+        "IMPORT DATABASE '{folder}'",
     ],
 )
 def test_no_way_out_of_the_view(results, tmp_path, sql):
@@ -75,6 +96,35 @@ def test_no_way_out_of_the_view(results, tmp_path, sql):
     assert "\n" not in str(caught.value) and "swordfish" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["secret.csv"]
     assert sorted(path.name for path in results.rglob("*")) == before
+
+
+def test_a_part_that_is_a_link_to_elsewhere_is_refused(results, tmp_path):
+    private, folder = tmp_path / "private.parquet", tmp_path / "given"
+    private.write_bytes(next((results / "trials").glob("*.parquet")).read_bytes())
+    (folder / "trials").mkdir(parents=True)
+    (folder / "trials" / "part-000001.parquet").symlink_to(private)
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole" / "trials").symlink_to(results / "trials")
+    for given in (folder, tmp_path / "whole"):
+        with pytest.raises(UserError, match="is a link that leads out of"):
+            query(given, "FROM trials")
+    (tmp_path / "linked").symlink_to(results)  # the folder itself may be one
+    assert query(tmp_path / "linked", "FROM trials").num_rows == query(results, "FROM trials").num_rows
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "PIVOT trials ON status USING count(*)",
+        "SUMMARIZE trials",
+        "DESCRIBE trials",
+        "EXPLAIN FROM trials",
+        "WITH t AS (FROM trials) SELECT count(*) FROM t",
+        "FROM trials;",
+    ],
+)
+def test_whatever_asks_is_taken(results, sql):
+    assert query(results, sql).num_rows > 0
 
 
 def test_the_results_cannot_be_changed(results):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raylab.errors import UserError, first_line
+from raylab.errors import UserError
 from raylab.layers import to_numpy
 from raylab.models.networks.network import Network, of_module
 from raylab.models.networks.preprocessing import preprocessing
@@ -142,7 +142,9 @@ def _of_folder(folder: Path, kind: str) -> Any:
     try:
         return _of_timm_folder(folder) if kind == "timm" else _of_transformers_folder(folder)
     except (ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        raise UserError(f"{folder / 'config.json'} is none that {kind} can build: {first_line(error)}") from error
+        raise UserError(
+            f"{folder / 'config.json'} is none that {kind} can build: {libraries.why_not(error)}"
+        ) from error
 
 
 def _of_timm_folder(folder: Path, pretrained: bool = True) -> Any:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -156,6 +157,16 @@ def _refuse_unknown(settings: Mapping[str, Any], config: Any) -> None:
             raise UserError(f"The configuration of transformers/{config.model_type} has no '{key}'.{known}")
 
 
+def why_not(error: BaseException) -> str:
+    """What transformers says; of a model that needs code of its own, what can be done."""
+    if not re.search("trust_remote_code|custom code|remote code", str(error)):
+        return first_line(error)
+    return (
+        "it needs code that comes with it, which raylab never runs. Its weights can be measured without "
+        "(experiment=spectra); to run it, give model._target_=module:function of yours that builds it."
+    )
+
+
 def _from_config(name: str, origin: str, configure: Callable[[Any], Any]) -> Source:
     transformers: Any = importlib.import_module("transformers")
 
@@ -167,7 +178,7 @@ def _from_config(name: str, origin: str, configure: Callable[[Any], Any]) -> Sou
                 return named._from_config(config)
             return transformers.AutoModel.from_config(config, trust_remote_code=False)
         except (ValueError, KeyError, OSError, ImportError) as error:
-            raise UserError(f"transformers cannot build a model from {origin}: {first_line(error)}") from error
+            raise UserError(f"transformers cannot build a model from {origin}: {why_not(error)}") from error
 
     return built(name, origin, make, pretrained=False)
 

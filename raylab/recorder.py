@@ -1,0 +1,128 @@
+"""What a driver does with a result: a row, the screen, its worker's log, the beat of a heart, metrics, a tracker."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from raylab.config import Config
+from raylab.errors import LOGS
+from raylab.interrupts import Interrupts
+from raylab.report import progress, tracking
+from raylab.results import heartbeat, prometheus
+from raylab.results.estimate import Work
+from raylab.results.logbook import Logbook
+from raylab.results.sink import ParquetSink
+from raylab.types import Trial, TrialResult
+
+Metered = Callable[[TrialResult], None]
+
+
+class Recorder:
+    """Takes the results of a run on the driver. `open_recorder` makes one."""
+
+    def __init__(
+        self,
+        rows: ParquetSink,
+        display: progress.Progress,
+        book: Logbook,
+        tracker: tracking.Tracker,
+        interrupts: Interrupts,
+    ) -> None:
+        self.rows, self.display, self.book = rows, display, book
+        self.first_error: str | None = None
+        self.meter: Metered | None = None  # where Ray is up: its own metrics too
+        self._tracker, self._interrupts = tracker, interrupts
+        self._counts: Counter[prometheus.Labels] = Counter()
+        self._seconds: dict[prometheus.Labels, float] = defaultdict(float)
+        self._last: dict[str, Any] = {}
+
+    def take(self, results: Sequence[TrialResult]) -> None:
+        """More results. One of a trial that has a row already changes nothing."""
+        for result in results:
+            if result.trial.id not in self.rows.status:
+                self._take(self.rows.write(_with_place(result)))
+        self.tick()
+
+    def tick(self) -> None:
+        """Commit rows that are due. Call it now and then while no result comes in."""
+        self.rows.tick()
+        self._tracker.progress(self.display.numbers)
+
+    def committing(self) -> AbstractContextManager[None]:
+        """Rows are committed when the block ends, before whatever is around it, such as Ray, takes its time to end."""
+        return self._interrupts.keeping(self.rows.flush)
+
+    def fail(self, error: str) -> None:
+        """An error that has no row."""
+        self.first_error = self.first_error or error
+
+    def beat(self) -> dict[str, Any]:
+        """What the next beat says; metrics.prom and the logs are brought up to date with it."""
+        numbers = self.display.numbers()
+        self.book.send()
+        prometheus.write(self.rows.folder, dict(self._counts), dict(self._seconds), numbers)
+        return {**numbers, **self._last}
+
+    def _take(self, result: TrialResult) -> None:
+        self.display.advance(result)
+        labels = prometheus.labels(result)
+        self._counts[labels] += 1
+        self._seconds[labels] += result.seconds
+        self._last["last_row"] = {"at": _now(), "trial": _words(result.trial), "status": result.status}
+        if self.meter:
+            self.meter(result)
+        if result.status == "failed":
+            error = result.error or "no reason given"
+            self.fail(error)
+            self.book.failed(result)
+            self._last["last_error"] = {"at": _now(), "trial": _words(result.trial), "error": error}
+
+
+@contextmanager
+def open_recorder(
+    config: Config,
+    info: dict[str, Any],
+    rows: ParquetSink,
+    planned: Sequence[Trial],
+    tracker: tracking.Tracker,
+    interrupts: Interrupts,
+) -> Iterator[Recorder]:
+    """A recorder while its block lasts. Rows are committed before anything else ends: an interrupt must not cost them.
+
+    planned: the trials that are known beforehand; of a search none are, and `info` says how many there will be.
+    """
+    done = rows.done()
+    pending = [trial for trial in planned if trial.id not in done]
+    others = len(rows.status.keys() - {trial.id for trial in planned}) if planned else 0
+    about = {"command": info["command"], "started_at": info["started_at"], "others": others}
+    with progress.Progress(cast(progress.Kind, config.progress)) as display:
+        recorder = Recorder(rows, display, Logbook(rows.folder), tracker, interrupts)
+        before = len(planned) - len(pending) if planned else len(done)
+        display.start(info["planned"], done=before, work=Work(rows.folder, pending) if pending else None)
+        heart = heartbeat.Heart(rows.folder, lambda: {**about, **recorder.beat()})
+        interrupts.last_words.append(heart.interrupt)
+        with heart, recorder.book.of_this_process(), recorder.committing():
+            yield recorder
+
+
+def _with_place(result: TrialResult) -> TrialResult:
+    """A worker that was lost could not say where its log is."""
+    error = result.error or ""
+    if result.status != "failed" or LOGS + "/" in error or "\n" not in error.strip():
+        return result
+    return replace(result, error=f"{error.rstrip()}\nLogs of the workers: {LOGS}/\n")
+
+
+def _words(trial: Trial) -> str:
+    layer = trial.layer or "whole model"
+    draw = f" {trial.draw}" if trial.draw else ""
+    return f"{trial.model} {trial.replicate}, {layer}, {trial.perturbation}{draw}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,49 @@
+import json
+
+import made_up
+import pytest
+
+from raylab.report.status import main
+from raylab.results import heartbeat, sink
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made_up.folder(tmp_path / "one", models=2)
+    about = {"planned": 1000, "command": "python -m raylab.run models=9", "started_at": "2026-01-01T00:00:00+00:00"}
+    sink.write_run_info(tmp_path / "one", about)
+    error = {"at": "2026-01-01T00:01:00", "trial": "fcn 1, fc1", "error": "Traceback\nOops: no\nLog of its worker: x"}
+    told = {"last_error": error, "host": "node-7", "pid": 12, "workers": 2, "rate": 2.0, "elapsed": 61.0}
+    heartbeat.write(tmp_path / "one", {"beat": 1, "every": 0.01, "state": "interrupted", **told})
+    return tmp_path / "one"
+
+
+def test_one_folder_in_full(folder, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main([str(folder)]) == 4
+    out = capsys.readouterr().out
+    for word in ("unfinished: interrupted", "of 1,000 done", "failed", "node-7, process 12", "2.0 trials/s, 2 workers"):
+        assert word in out
+    assert "fcn 1, fc1: Oops: no" in out and "models=9" in out and "1 min 01 s of work" in out
+
+
+def test_several_as_a_table_and_as_json_with_the_code_of_the_worst(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    made_up.folder(tmp_path / "two", models=2)
+    sink.write_run_info(tmp_path / "two", {"planned": 1})
+    assert main([str(tmp_path / "two")]) == 1
+    assert main([str(tmp_path / "two"), str(folder)]) == 4
+    assert "finished, some failed" in capsys.readouterr().out
+    assert main([str(folder), "--format", "json"]) == 4
+    (told,) = json.loads(capsys.readouterr().out)
+    assert (told["state"], told["planned"], told["last_error"]["error"]) == ("unfinished", 1000, "Oops: no")
+
+
+def test_watching_ends_with_the_run(folder, capsys):
+    assert main([str(folder), "--watch"]) == 4
+    assert capsys.readouterr().out.count("unfinished") == 1
+
+
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys):
+    assert main([str(tmp_path / "nowhere")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
