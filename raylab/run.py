@@ -126,23 +126,10 @@ def _stream(
     with preflight.watched_session(*where, *seen) as recorder.meter, recorder.committing():
         from raylab.cluster.scheduler import Scheduler
 
-        slots = preflight.worker_slots(cluster.cpus_per_worker, cluster.gpus_per_worker)
-        actors = cluster.eigen_actors or max(1, slots // 4)
-        # A queued worker would take the GPU share of an eigensolver that has to be started again: then none is queued.
-        reserved = actors * cluster.gpus_per_eigen_actor
-        if reserved:
-            slots = preflight.worker_slots(cluster.cpus_per_worker, cluster.gpus_per_worker, reserved)
-        recorder.display.set_workers(slots)
-        scheduler = Scheduler(
-            experiment,
-            window=slots if reserved else slots + 1,
-            cpus_per_worker=cluster.cpus_per_worker,
-            gpus_per_worker=cluster.gpus_per_worker,
-            eigen_actors=actors,
-            gpus_per_eigen_actor=cluster.gpus_per_eigen_actor,
-            retries=cluster.retries,
-        )
-        yield from scheduler.stream(pending)
+        scheduler = Scheduler.of(experiment, cluster)
+        for batch in scheduler.stream(pending):
+            recorder.display.set_workers(scheduler.workers)
+            yield batch
 
 
 if __name__ == "__main__":

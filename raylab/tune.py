@@ -151,8 +151,10 @@ def _work(plan: Plan, home: Path, rows: sink.ParquetSink, driver: _Driver) -> No
     where = (cluster.address, cluster.workers, cluster.object_store_gb, plan.open)
     with preflight.watched_session(*where, recorder.book.write, recorder.display.say) as recorder.meter:
         from raylab.cluster import tuning
+        from raylab.cluster.nodes import Shape
+        from raylab.cluster.room import Room
 
-        recorder.display.set_workers(preflight.worker_slots(cluster.cpus_per_worker, cluster.gpus_per_worker))
+        recorder.display.set_workers(Room(Shape.of(cluster)).workers)
         tune = config.tune
         search = tuning.Search(
             folder=home,
@@ -168,6 +170,7 @@ def _work(plan: Plan, home: Path, rows: sink.ParquetSink, driver: _Driver) -> No
             max_concurrent=tune.max_concurrent,
             cpus=cluster.cpus_per_worker,
             gpus=cluster.gpus_per_worker,
+            memory_gb=cluster.memory_gb_per_worker,
             retries=cluster.retries,
         )
         with recorder.committing():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -195,11 +195,17 @@ class Trial:
     metrics: str  # digest of the metrics, their options and version
     own_code: str = ""  # digest of the code outside raylab that is run: perturbations, metrics, model, data
     protocol: str = ""  # digest of how it is perturbed and evaluated, where that is a choice: precision, biases, laws
+    _id: str | None = field(default=None, init=False, repr=False, compare=False)  # once it was asked for
 
     @property
     def id(self) -> str:
         """Digest of every field, 24 hex characters; of `protocol` where there is a choice."""
-        return digest({name: value for name, value in asdict(self).items() if name != "protocol" or value})
+        if self._id is None:
+            said = {name: getattr(self, name) for name in _IDENTITY}
+            if not self.protocol:
+                del said["protocol"]
+            object.__setattr__(self, "_id", digest(said))
+        return str(self._id)
 
     def rng(self, purpose: str = "") -> np.random.Generator:
         """The trial's own generator: the same numbers whatever the order, the node or the number of workers.
@@ -208,6 +214,9 @@ class Trial:
         see the same re-randomised layer.
         """
         return generator(self.seed, self.checkpoint, self.layer, self.perturbation, self.draw, purpose)
+
+
+_IDENTITY = tuple(each.name for each in fields(Trial) if each.compare)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +276,10 @@ class Experiment(Protocol):
 
     def groups(self, pending: Sequence[Trial]) -> Sequence[Group]:
         """Trials that one worker should do in one go, because they share models and their activations."""
+        ...
+
+    def costs(self, groups: Sequence[Group]) -> Sequence[float]:
+        """What each group will take, in the experiment's own unit: expensive ones go first, equal ones in order."""
         ...
 
     def run(self, group: Group) -> Iterator[Outcome]:

@@ -1,119 +1,179 @@
 """A pool of actors that turn outcomes into finished results: eigenvalues, power-law fits, metrics.
 
-Weights reach an actor by object reference, from the worker that drew them, never through the driver.
+Weights reach an actor by object reference, from the worker that drew them, never through the driver. An actor that
+dies, or is silent for too long, is replaced, and what it was at is measured again.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 
+from raylab.cluster.patience import Patience
+from raylab.cluster.worker import Measurer
 from raylab.errors import UserError
-from raylab.types import Experiment, Outcome, TrialResult
+from raylab.types import TrialResult
 
 QUEUED_PER_ACTOR = 2  # calls in flight an actor: one at work, one whose arguments are on their way
 PLACEMENT_SECONDS = 300  # for a GPU share; a cluster that scales up needs minutes
-OUTCOMES_PER_CALL = 16  # enough for a GPU to batch equal shapes, few enough for results to flow
+BUNDLES_PER_CALL = 16  # enough for a GPU to batch equal shapes, few enough for results to flow
+
+Measured = tuple[Any, list[TrialResult], "RayError | None"]  # tag of a bundle; its results, or why there are none
 
 
-class _Measurer:
-    def measure(self, experiment: Experiment, *outcomes: Outcome) -> list[TrialResult]:
-        return experiment.measure(outcomes)
+@dataclass(frozen=True)
+class _Job:
+    tag: Any
+    bundle: Any
+    deaths: int = 0  # of actors that were at it
+    alone: bool = False
+
+
+@dataclass(eq=False)
+class _Actor:
+    handle: Any
+    calls: int = 0
+    since: float = 0.0  # when it began what it is at
+    starting: Any = None  # resolved once it has started, which may take minutes: a node, a GPU share, imports
 
 
 class EigenPool:
-    """Tagged outcome references in, tagged results out, in finish order."""
+    """Tagged references of bundles in, tagged results out, in finish order.
 
-    def __init__(self, experiment: Any, actors: int, gpus_per_actor: float, retries: int) -> None:
+    experiment: gives the reference of the experiment. retries: of a bundle whose actor died.
+    """
+
+    def __init__(
+        self, experiment: Callable[[], Any], actors: int, gpus_per_actor: float, retries: int, patience: Patience
+    ) -> None:
         # No CPU is reserved: the operating system shares the cores between this pool and the evaluation, and
         # neither can starve the other of a slot.
-        options = {"num_cpus": 0, "num_gpus": gpus_per_actor, "max_restarts": -1, "max_task_retries": retries}
-        self._experiment = experiment
-        actor_class: Any = ray.remote(_Measurer)
-        self._load = {actor_class.options(**options).remote(): 0 for _ in range(actors)}
+        self._class: Any = ray.remote(Measurer).options(num_cpus=0, num_gpus=gpus_per_actor, max_restarts=0)
+        self._experiment, self._retries, self._patience = experiment, retries, patience
+        self._now, self._wanted = 0.0, actors
+        self._actors = [self._new() for _ in range(actors)]
         if gpus_per_actor:
-            _wait_for_placement(list(self._load), gpus_per_actor)
+            _wait_for_placement([actor.starting for actor in self._actors], gpus_per_actor)
         self._queue: deque[_Job] = deque()
-        self._calls: dict[Any, tuple[Any, list[_Job]]] = {}
+        self._calls: dict[Any, tuple[_Actor, list[_Job]]] = {}
 
     @property
     def full(self) -> bool:
         """Whether more is queued than the next round of calls can take: time for the workers to wait."""
-        return len(self._queue) >= len(self._load) * OUTCOMES_PER_CALL
+        return len(self._queue) >= len(self._actors) * BUNDLES_PER_CALL
 
     @property
     def calls(self) -> list[Any]:
         """References of the calls in flight, to wait for."""
         return list(self._calls)
 
-    def submit(self, tag: Any, outcome: Any) -> None:
-        """Queue the reference of an outcome."""
-        self._queue.append(_Job(tag, outcome))
+    def submit(self, tag: Any, bundle: Any) -> None:
+        """Queue the reference of a bundle."""
+        self._queue.append(_Job(tag, bundle))
         self._feed()
 
-    def collect(self, call: Any) -> tuple[list[Any], Sequence[TrialResult]]:
-        """The tags and the results of a finished call. Raises MeasureError for an outcome that cannot be measured."""
+    def collect(self, call: Any) -> list[Measured]:
+        """What came of the bundles of a finished call; nothing yet for those that are measured again."""
         actor, jobs = self._calls.pop(call)
-        self._load[actor] -= 1
+        actor.calls -= 1
         try:
-            return [job.tag for job in jobs], ray.get(call)
+            results = ray.get(call)
+        except RayActorError as error:
+            if actor in self._actors:
+                self._replace(actor)
+            return self._once_more(jobs, error)
         except RayError as error:
             if len(jobs) == 1:
-                raise MeasureError(jobs[0].tag) from error
-            # One bad outcome must not take its neighbours along: each is tried by itself.
+                return [(jobs[0].tag, [], error)]
+            # One that cannot be had must not take its neighbours along: each is tried by itself.
             self._queue.extendleft(replace(job, alone=True) for job in reversed(jobs))
-            return [], []
+            return []
+        else:
+            if not self._still_starting(actor):
+                self._patience.saw(self._now - actor.since)
+            actor.since = self._now
+            return [(job.tag, measured, None) for job, measured in zip(jobs, results, strict=True)]
         finally:
             self._feed()
 
+    def patrol(self, now: float, wanted: int) -> list[Measured]:
+        """Replace actors that have been silent for too long, and have as many as are `wanted` by now, or more.
+
+        Returns what is given up.
+        """
+        self._now, self._wanted = now, wanted
+        given_up: list[Measured] = []
+        for actor in list(self._actors):
+            limit = self._patience.seconds(0)
+            if not self._still_starting(actor) and actor.calls and now - actor.since > limit:
+                given_up += self._give_up(actor, f"it was not measured within {limit / 60:.3g} minutes")
+        self._actors += [self._new() for _ in range(wanted - len(self._actors))]
+        self._feed()
+        return given_up
+
+    def _give_up(self, actor: _Actor, why: str) -> list[Measured]:
+        """Of an actor on a node whose link is cut nothing is ever heard again: its calls are forgotten here."""
+        with contextlib.suppress(RayError, ValueError):
+            ray.kill(actor.handle)
+        self._replace(actor)
+        calls = [call for call, (of, _) in self._calls.items() if of is actor]
+        lost = [job for call in calls for job in self._calls.pop(call)[1]]
+        return self._once_more(lost, RayError(why))
+
+    def _replace(self, actor: _Actor) -> None:
+        self._actors.remove(actor)
+        if len(self._actors) < self._wanted:
+            self._actors.append(self._new())
+
+    def _new(self) -> _Actor:
+        handle = self._class.remote()
+        return _Actor(handle, starting=handle.__ray_ready__.remote())
+
+    def _still_starting(self, actor: _Actor) -> bool:
+        if actor.starting is not None and ray.wait([actor.starting], timeout=0, fetch_local=False)[0]:
+            actor.starting, actor.since = None, self._now
+        return actor.starting is not None
+
+    def _once_more(self, jobs: list[_Job], error: RayError) -> list[Measured]:
+        """Measure again what an actor died at, each by itself: it may be what it died of. Returns what is given up."""
+        again = [replace(job, alone=True, deaths=job.deaths + 1) for job in jobs if job.deaths < self._retries]
+        self._queue.extendleft(reversed(again))
+        return [(job.tag, [], error) for job in jobs if job.deaths >= self._retries]
+
     def _feed(self) -> None:
         while self._queue:
-            actor = min(self._load, key=lambda key: self._load[key])
-            if self._load[actor] >= QUEUED_PER_ACTOR:
+            actor = min(self._actors, key=lambda each: each.calls)
+            if actor.calls >= QUEUED_PER_ACTOR:
                 return
             jobs = self._next_jobs()
-            call = actor.measure.remote(self._experiment, *(job.outcome for job in jobs))
+            call = actor.handle.measure.remote(self._experiment(), *(job.bundle for job in jobs))
             self._calls[call] = (actor, jobs)
-            self._load[actor] += 1
+            if not actor.calls:
+                actor.since = self._now
+            actor.calls += 1
 
     def _next_jobs(self) -> list[_Job]:
         if self._queue[0].alone:
             return [self._queue.popleft()]
-        share = min(OUTCOMES_PER_CALL, -(-len(self._queue) // len(self._load)))
+        share = min(BUNDLES_PER_CALL, -(-len(self._queue) // len(self._actors)))
         return [self._queue.popleft() for _ in range(share)]
 
 
-def _wait_for_placement(actors: list[Any], gpus: float) -> None:
+def _wait_for_placement(starting: list[Any], gpus: float) -> None:
     """Let the actors have their GPU share before the workers do: workers that hold it all would wait for them for ever.
 
     Raises UserError where a share cannot be had.
     """
-    ready, waiting = ray.wait(
-        [actor.__ray_ready__.remote() for actor in actors], num_returns=len(actors), timeout=PLACEMENT_SECONDS
-    )
+    ready, waiting = ray.wait(starting, num_returns=len(starting), timeout=PLACEMENT_SECONDS)
     if waiting:
         raise UserError(
-            f"{len(waiting)} of {len(actors)} eigensolver actors found no {gpus:g} GPU within {PLACEMENT_SECONDS} s: "
+            f"{len(waiting)} of {len(starting)} eigensolver actors found no {gpus:g} GPU within {PLACEMENT_SECONDS} s: "
             "lower cluster.gpus_per_eigen_actor or cluster.eigen_actors."
         )
     ray.get(ready)
-
-
-@dataclass(frozen=True)
-class _Job:
-    tag: Any
-    outcome: Any
-    alone: bool = False
-
-
-class MeasureError(Exception):
-    """An outcome that could not be measured: its actor died too often, or it could not be had."""
-
-    def __init__(self, tag: Any) -> None:
-        super().__init__("an outcome could not be measured")
-        self.tag = tag

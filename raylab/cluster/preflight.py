@@ -1,4 +1,4 @@
-"""Starts or joins Ray, and refuses at once what no node can hold, instead of waiting for it for ever."""
+"""Starts or joins Ray."""
 
 from __future__ import annotations
 
@@ -107,31 +107,3 @@ def _join(address: str, quiet: dict[str, Any]) -> None:
     if PRIVATE in ray.cluster_resources():
         ray.shutdown()
         raise UserError(f"The only Ray cluster here is the private one of another raylab run: {advice}")
-
-
-def worker_slots(cpus_per_worker: float, gpus_per_worker: float, gpus_reserved: float = 0.0) -> int:
-    """How many workers all nodes together can hold beside the GPU shares that are reserved for eigensolvers.
-
-    Raises UserError where no node can hold even one.
-    """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    slots = sum(_slots(node, cpus_per_worker, gpus_per_worker) for node in nodes)
-    if gpus_reserved:
-        slots = min(slots, int((sum(node.get("GPU", 0) for node in nodes) - gpus_reserved) / (gpus_per_worker or 1)))
-    if slots <= 0:
-        largest = {name: max(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")}
-        raise UserError(
-            f"No node can hold a worker of {cpus_per_worker:g} CPUs and {gpus_per_worker:g} GPUs"
-            f"{f' beside eigensolvers of {gpus_reserved:g} GPUs' if gpus_reserved else ''}: the largest has "
-            f"{largest['CPU']:g} and {largest['GPU']:g}. Leave out cluster=gpu, or lower cluster.cpus_per_worker, "
-            "cluster.gpus_per_worker or cluster.gpus_per_eigen_actor."
-        )
-    return slots
-
-
-def _slots(node: dict[str, float], cpus: float, gpus: float) -> int:
-    by_cpu = node.get("CPU", 0) / cpus if cpus else float("inf")
-    by_gpu = node.get("GPU", 0) / gpus if gpus else float("inf")
-    return int(min(by_cpu, by_gpu, 1e6))

@@ -1,143 +1,278 @@
 """Spreads the groups of an experiment over Ray workers, and gives back results in finish order.
 
-A bounded window of groups is in flight, so that driver memory does not grow with the number of trials. A
-worker streams the outcomes of its group; the driver hands their references on to the eigensolver pool and
-sees finished rows only.
+A bounded window of tasks is in flight, so that driver memory does not grow with the number of trials. Expensive groups
+go first, one a task; cheap ones are worked several in a task and measured by their worker. What was expensive to
+evaluate is measured by the eigensolver pool, to which the driver hands references, and sees finished rows only.
+
+Ray retries nothing here. What is lost with a worker, a node or a link, or has been silent for too long, is launched
+again by this module, less what has come back already, and elsewhere if there is an elsewhere.
 """
 
 from __future__ import annotations
 
-import traceback
+import contextlib
+import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import ObjectLostError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raylab.cluster.eigen_pool import EigenPool, MeasureError
-from raylab.types import Experiment, Group, Outcome, Trial, TrialResult
+from raylab.cluster import nodes
+from raylab.cluster.eigen_pool import EigenPool, Measured
+from raylab.cluster.flights import Flight, Job
+from raylab.cluster.nodes import Shape
+from raylab.cluster.patience import Patience, Watch
+from raylab.cluster.room import Room
+from raylab.cluster.worker import work
+from raylab.errors import UserError
+from raylab.types import Experiment, Group, Trial, TrialResult
 
+if TYPE_CHECKING:
+    from raylab.config import ClusterConfig
+
+_LOG = logging.getLogger(__name__)
 TICK_SECONDS = 0.5  # at most so long between two looks at the clock, the sink and Ctrl-C
-OUTCOMES_AHEAD = 8  # a worker pauses when so many of its outcomes wait to be measured
-
-
-@dataclass
-class _Flight:
-    """A group at work."""
-
-    remaining: dict[str, Trial]
-    measuring: int = 0
-    streaming: bool = True
-    error: str = "the worker ended without a result for this trial"
-
-    @property
-    def over(self) -> bool:
-        return not self.streaming and self.measuring == 0
-
-    def accept(self, result: TrialResult) -> bool:
-        """Whether the result is wanted: a retried task may give one twice."""
-        return self.remaining.pop(result.trial.id, None) is not None
-
-    def lost(self) -> list[TrialResult]:
-        """A failed row for each trial that nothing came back for."""
-        return [TrialResult(trial, "failed", {}, error=self.error) for trial in self.remaining.values()]
+PATROL_SECONDS = 2.0  # between two looks at which nodes are there and who has been silent for too long
+BUNDLES_AHEAD = 8  # a worker pauses when so many of its bundles wait to be taken
+FETCH_SECONDS = 60.0  # for results that are there
+TASK_SECONDS = 2.0  # of cheap groups that make a task
+CHEAP_SECONDS = 0.02  # a trial below it is measured by its worker: to hand it on would take longer
+PLACEMENT_MINUTES = 20.0  # for a first worker; a cluster that scales up needs minutes
 
 
 class Scheduler:
-    """Runs pending trials on a Ray cluster that is already up."""
+    """Runs pending trials on a Ray cluster that is already up.
+
+    window: tasks in flight; None: as many as the nodes hold at the time, and those that could still be launched.
+    """
 
     def __init__(
         self,
         experiment: Experiment,
+        shape: Shape | None = None,
         *,
-        window: int,
-        cpus_per_worker: float = 1.0,
-        gpus_per_worker: float = 0.0,
-        eigen_actors: int = 1,
+        window: int | None = None,
+        eigen_actors: int | None = None,
         gpus_per_eigen_actor: float = 0.0,
         retries: int = 3,
+        deadline_minutes: float | None = None,
     ) -> None:
-        self._groups_of = experiment.groups
-        self._experiment = ray.put(experiment)  # the data once a node, zero-copy
-        self._window = window
-        self._pool = EigenPool(self._experiment, eigen_actors, gpus_per_eigen_actor, retries)
-        self._work = ray.remote(_work).options(
-            num_cpus=cpus_per_worker,
-            num_gpus=gpus_per_worker,
-            max_retries=retries,
-            num_returns="streaming",
-            _generator_backpressure_num_objects=OUTCOMES_AHEAD,
+        self._experiment, self._shape = experiment, shape or Shape()
+        self._shared = ray.put(experiment)  # the data once a node, zero-copy
+        self._watch, self._patience = Watch(), Patience(deadline_minutes)
+        self._retries, self._deadline, self._fixed_window = retries, deadline_minutes, window
+        self._room = Room(self._shape, eigen_actors, gpus_per_eigen_actor)
+        self._pool = EigenPool(
+            lambda: self._shared, self._room.actors, gpus_per_eigen_actor, retries, Patience(deadline_minutes)
         )
-        self._flights: dict[Any, _Flight] = {}
+        self._measure_there = not (self._shape.gpus or gpus_per_eigen_actor)
+        self._task: Any = ray.remote(cast(Any, work))
+        self._options = {
+            **self._shape.options,
+            "max_retries": 0,
+            "num_returns": "streaming",
+            "_generator_backpressure_num_objects": BUNDLES_AHEAD,
+        }
+        self._flights: dict[Any, Flight] = {}
+        self._streaming = 0
+        self._again: deque[Job] = deque()
+        self._waiting: deque[Group] = deque()
+        self._pace: float | None = None  # seconds a trial, of late
+        self._patrolled = 0.0
+        self._placed = 0.0  # when some worker was last known to be at work
+
+    @classmethod
+    def of(cls, experiment: Experiment, cluster: ClusterConfig) -> Scheduler:
+        """As a config has it. Raises UserError for what no node can hold."""
+        return cls(
+            experiment,
+            Shape.of(cluster),
+            eigen_actors=cluster.eigen_actors,
+            gpus_per_eigen_actor=cluster.gpus_per_eigen_actor,
+            retries=cluster.retries,
+            deadline_minutes=cluster.deadline_minutes,
+        )
 
     def stream(self, pending: Sequence[Trial]) -> Iterator[list[TrialResult]]:
         """Results as they finish; an empty list now and then, so that the caller can look at the clock."""
-        waiting = iter(self._groups_of(pending))
+        self._waiting = deque(expensive_first(self._experiment, pending))
         while True:
-            self._launch(waiting)
-            if not self._flights and not self._pool.calls:
+            self._watch.look()
+            self._launch()
+            if not self._flights:
                 return
             batch: list[TrialResult] = []
             for ready in self._wait():
-                if ready in self._flights:
-                    self._advance(ready)
-                else:
-                    batch += self._finish(ready)
-            yield batch + self._land()
+                batch += self._advance(ready) if ready in self._flights else self._measured(self._pool.collect(ready))
+            yield batch + self._patrol() + self._land()
 
-    def _launch(self, waiting: Iterator[Group]) -> None:
-        while sum(flight.streaming for flight in self._flights.values()) < self._window:
-            group = next(waiting, None)
-            if group is None:
-                return
-            flight = _Flight({trial.id: trial for trial in group})
-            self._flights[self._work.remote(self._experiment, group)] = flight
+    @property
+    def workers(self) -> int:
+        """How many there is room for by now."""
+        return self._room.workers
+
+    @property
+    def _window(self) -> int:
+        return self._fixed_window or self._room.window
+
+    def _launch(self) -> None:
+        while self._streaming < self._window and (self._again or self._waiting):
+            job = self._again.popleft() if self._again else Job(self._next_groups())
+            here = self._measure_there and self._pace is not None and self._pace < CHEAP_SECONDS
+            flight = Flight(job, self._watch.time, here)
+            said = {"measure": here, "first": not job.attempts, "last": job.fruitless >= self._retries}
+            elsewhere = self._room.elsewhere(job.avoid)
+            place = {"scheduling_strategy": NodeAffinitySchedulingStrategy(elsewhere, soft=True)} if elsewhere else {}
+            task = self._task.options(**self._options, **place)
+            self._flights[task.remote(self._shared, job.groups, **said)] = flight
+            self._streaming += 1
+
+    def _next_groups(self) -> list[Group]:
+        """One group; of cheap ones several, but no more than leaves every worker something to do."""
+        groups = [self._waiting.popleft()]
+        if self._pace is None:
+            return groups
+        room = TASK_SECONDS / max(self._pace, 1e-6) - len(groups[0])
+        most = len(self._waiting) // (2 * self._window)
+        while self._waiting and len(groups) < most and len(self._waiting[0]) <= room:
+            groups.append(self._waiting.popleft())
+            room -= len(groups[-1])
+        return groups
 
     def _wait(self) -> list[Any]:
-        # While the pool is full the generators are not looked at, and their workers pause by themselves.
-        streams = [] if self._pool.full else [key for key, flight in self._flights.items() if flight.streaming]
+        """What is ready. While the pool is full the streams are not looked at: their workers pause by themselves."""
+        streams = [key for key, flight in self._flights.items() if flight.streaming]
+        if self._pool.full:
+            for key in streams:
+                self._flights[key].seen = self._watch.time
+            streams = [key for key in streams if self._flights[key].measured]
         watched = streams + self._pool.calls
         first, rest = ray.wait(watched, num_returns=1, timeout=TICK_SECONDS, fetch_local=False)
         if not first or not rest:
             return first
         return first + ray.wait(rest, num_returns=len(rest), timeout=0, fetch_local=False)[0]
 
-    def _advance(self, stream: Any) -> None:
-        """Hand the next outcome of a worker on to the pool."""
+    def _advance(self, stream: Any) -> list[TrialResult]:
+        """Take what a worker has given: its node, then results, or a bundle to hand on to the pool."""
         flight = self._flights[stream]
+        self._sign_of_life(flight)
         try:
-            outcome = next(stream)
+            given = next(stream)
+            if given == stream.completed():  # all that came of it is an error
+                ray.get(given)
+            if flight.node is None:
+                flight.node, flight.began = str(ray.get(given, timeout=FETCH_SECONDS)), self._watch.time
+            elif flight.measured:
+                return flight.job.accept(ray.get(given, timeout=FETCH_SECONDS))
+            else:
+                flight.measuring += 1
+                self._pool.submit(flight, given)
         except StopIteration:
-            flight.streaming = False
-        except RayError:
-            flight.streaming = False
-            flight.error = traceback.format_exc(limit=0)
-        else:
-            flight.measuring += 1
-            self._pool.submit(flight, outcome)
+            self._end(flight)
+            taken = self._watch.time - flight.began
+            pace = taken / flight.trials
+            self._pace = pace if self._pace is None else (self._pace + pace) / 2
+        except RayError as error:
+            self._end(flight, error)
+        return []
 
-    def _finish(self, call: Any) -> list[TrialResult]:
-        """The results of a call to the pool."""
-        try:
-            flights, results = self._pool.collect(call)
-        except MeasureError as error:
-            error.tag.measuring -= 1
-            error.tag.error = str(error.__cause__)
-            return []
-        wanted = []
-        for flight, result in zip(flights, results, strict=True):
+    def _sign_of_life(self, flight: Flight) -> None:
+        if flight.node is not None:
+            self._patience.saw(self._watch.time - flight.seen)
+        flight.seen = self._watch.time
+
+    def _end(self, flight: Flight, error: RayError | str | None = None) -> None:
+        """Nothing more comes of an attempt."""
+        flight.streaming = False
+        self._streaming -= 1
+        if error is None:
+            return
+        self._renew(error)
+        flight.job.error = str(error).strip()
+
+    def _renew(self, error: RayError | str | None) -> None:
+        """The experiment is put anew where its copies are lost: whoever is launched from now on has it."""
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        if isinstance(cause, ObjectLostError) and cause.object_ref_hex == self._shared.hex():
+            self._shared = ray.put(self._experiment)
+
+    def _measured(self, found: Sequence[Measured]) -> list[TrialResult]:
+        """What the pool has to say of some bundles."""
+        wanted: list[TrialResult] = []
+        for flight, results, error in found:
             flight.measuring -= 1
-            if flight.accept(result):
-                wanted.append(result)
+            wanted += flight.job.accept(results)
+            if error is not None:
+                self._renew(error)
+                flight.job.error = str(error).strip()
         return wanted
 
     def _land(self) -> list[TrialResult]:
-        """Take groups that are over out of the air."""
-        over = [key for key, flight in self._flights.items() if flight.over]
-        return [result for key in over for result in self._flights.pop(key).lost()]
+        """Take attempts that are over out of the air. What they left is tried again, or fails."""
+        failed: list[TrialResult] = []
+        for key in [key for key, flight in self._flights.items() if flight.over]:
+            flight = self._flights.pop(key)
+            if flight.job.left:
+                flight.job.avoid.add(flight.node or "")
+                failed += flight.job.after(flight.fruitful, self._retries)
+            if flight.job.left:
+                _LOG.warning("raylab: %d trials are tried again: %s", len(flight.job.left), _line(flight.job.error))
+                self._again.append(flight.job)
+        return failed
+
+    def _patrol(self) -> list[TrialResult]:
+        """Now and then: which nodes are there, who has been silent for too long, is anybody at work at all."""
+        now = self._watch.time
+        if now - self._patrolled < PATROL_SECONDS:
+            return []
+        self._patrolled = now
+        gone = self._room.look()
+        self._require_a_worker(now)
+        for stream, flight in list(self._flights.items()):
+            if not flight.streaming:
+                continue
+            if flight.node is None:
+                if gone:  # it may have been on its way there, of which nothing would ever be heard
+                    self._give_up(stream, "")
+            elif flight.node not in self._room.nodes:
+                self._give_up(stream, f"node {flight.node[:8]} was lost")
+            elif now - flight.seen > (limit := self._patience.seconds(flight.job.fruitless)):
+                self._give_up(stream, f"nothing came for {limit / 60:.3g} minutes, its deadline")
+        return self._measured(self._pool.patrol(now, self._room.actors))
+
+    def _give_up(self, stream: Any, why: str) -> None:
+        """Stop an attempt; without a reason, it was none."""
+        flight = self._flights[stream]
+        with contextlib.suppress(RayError, ValueError):
+            ray.cancel(stream, force=True)
+        if why:
+            self._end(flight, why)
+            return
+        del self._flights[stream]
+        self._streaming -= 1
+        self._again.appendleft(flight.job)
+
+    def _require_a_worker(self, now: float) -> None:
+        """No silent hang where nothing is ever placed."""
+        if self._pool.calls or any(flight.node for flight in self._flights.values()):
+            self._placed = now
+        elif now - self._placed > 60 * PLACEMENT_MINUTES:
+            raise UserError(
+                f"No worker of {self._shape} was started within {PLACEMENT_MINUTES:g} minutes: nodes that are there "
+                f"have at most {nodes.describe(self._room.nodes.values())}, and are busy or too few; see `ray status`."
+            )
 
 
-def _work(experiment: Experiment, group: Group) -> Iterator[Outcome]:
-    # Through a generator of our own: Ray sends into it, and another kind of iterator cannot be sent to.
-    yield from (outcome for outcome in experiment.run(group))
+def expensive_first(experiment: Experiment, pending: Sequence[Trial]) -> list[Group]:
+    """The groups of some trials as they are to be launched: what begins last must not be what takes longest."""
+    groups = experiment.groups(pending)
+    costs = experiment.costs(groups)
+    return [groups[at] for at in sorted(range(len(groups)), key=lambda at: -costs[at])]
+
+
+def _line(error: str) -> str:
+    """What an error says, in short."""
+    return (error.strip().splitlines() or [""])[-1][:200]

@@ -67,6 +67,7 @@ class Search:
     max_concurrent: int | None
     cpus: float
     gpus: float
+    memory_gb: float
     retries: int
 
 
@@ -83,7 +84,7 @@ def run(search: Search, known: Known, listener: Listener) -> list[Ended]:
     """Search, or go on with a search that was broken off. Ray must be up. Returns every sample, of all sessions."""
     session = os.urandom(8).hex()
     shared = tune.with_parameters(work, open_=search.open, known=known, metric=search.metric, session=session)
-    resources = {"cpu": search.cpus, "gpu": search.gpus}
+    resources = {"cpu": search.cpus, "gpu": search.gpus, "memory": search.memory_gb * 1024**3}
     trainable = tune.with_resources(shared, resources)
     with _listening(_Relay(listener, search.retries, search.samples)) as relay:
         if tune.Tuner.can_restore(search.folder):

@@ -92,7 +92,10 @@ def _check_cluster(cluster: ClusterConfig) -> None:
         raise UserError(f"cluster.eigen_actors={cluster.eigen_actors} must be at least 1, or null.")
     if cluster.cpus_per_worker <= 0:
         raise UserError(f"cluster.cpus_per_worker={cluster.cpus_per_worker:g} must be more than 0, such as 1 or 0.5.")
-    least = {"gpus_per_worker": 0, "gpus_per_eigen_actor": 0, "retries": 0, "object_store_gb": 0.1}
+    if cluster.deadline_minutes is not None and cluster.deadline_minutes <= 0:
+        raise UserError(f"cluster.deadline_minutes={cluster.deadline_minutes:g} must be more than 0, or null.")
+    least = {"gpus_per_worker": 0, "gpus_per_eigen_actor": 0, "memory_gb_per_worker": 0}
+    least |= {"retries": 0, "object_store_gb": 0.1}
     for key, minimum in least.items():
         if getattr(cluster, key) < minimum:
             raise UserError(f"cluster.{key}={getattr(cluster, key):g} must be at least {minimum:g}.")

@@ -22,7 +22,12 @@ class ClusterConfig:
     gpus_per_eigen_actor: float = 0.0
     # shared memory for weights on their way, beside that of model and data themselves, when address is "local"
     object_store_gb: float = 0.5
-    retries: int = 3  # of a task whose worker or node died
+    memory_gb_per_worker: float = 0.0  # GiB set aside on its node; 0: not asked for. None is held to it
+    # attempts after the first of what a worker or node was lost with, ran out of memory or kept silent for too long
+    retries: int = 3
+    # of silence between two results, after which what a worker is at is tried elsewhere; null: ten times the longest
+    # of the run so far, at least five minutes, and twice as long with each attempt
+    deadline_minutes: float | None = None
 
 
 @dataclass(kw_only=True)

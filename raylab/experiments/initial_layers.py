@@ -121,6 +121,11 @@ class InitialLayers(Study):
             made += [tuple(trials[k : k + DRAWS_A_GROUP]) for k in range(0, len(trials), DRAWS_A_GROUP)]
         return made
 
+    def costs(self, groups: Sequence[Group]) -> Sequence[float]:
+        """Multiplications of the Gram matrices, which the eigenvalues take as many times again."""
+        of = {name: spectral.gram_cost(each.layer, self.options) for name, each in self.populations.items()}
+        return [len(group) * of[group[0].checkpoint] for group in groups]
+
     def run(self, group: Group) -> Iterator[Outcome]:
         """Draw and measure here: what is small is sent, the rows, and not the weights."""
         drawn = [self._drawn(trial) for trial in group]

@@ -39,6 +39,7 @@ NOT_TO_TRAIN_ON = (
     "or give a raylab.data.ClassificationData"
 )
 COMPUTED = "computed from other parameters: it cannot be given other weights by itself"
+MORE_THAN_ALL = 1e6  # evaluations of a model: what is trained goes first
 SIMILARITY = ("activation_disagreement", "js_divergence", "linear_cka")
 
 
@@ -92,6 +93,11 @@ class PerturbLayers(Study):
     def groups(self, pending: Sequence[Trial]) -> list[Group]:
         """The trials of `stack` models each."""
         return groups_of_models(pending, self.stack)
+
+    def costs(self, groups: Sequence[Group]) -> Sequence[float]:
+        """Evaluations. Training costs more than all of them: models without a checkpoint go first."""
+        kept = self.checkpoints.kept()
+        return [len(group) + MORE_THAN_ALL * len(by_model(group).keys() - kept) for group in groups]
 
     def run(self, group: Group) -> Iterator[Outcome]:
         """Train what has no checkpoint yet, then walk each model once from its first layer to its last."""

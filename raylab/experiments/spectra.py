@@ -93,6 +93,14 @@ class Spectra(Study):
             made += [tuple(trial for name, trial in mine.items() if name in subject.skipped)]
         return [group for group in made if group]
 
+    def costs(self, groups: Sequence[Group]) -> Sequence[float]:
+        """Multiplications of the Gram matrices, which the eigenvalues take as many times again."""
+        return [sum(map(self._cost, group)) for group in groups]
+
+    def _cost(self, trial: Trial) -> float:
+        layer = self.subjects[trial.checkpoint].layers.get(trial.layer or "")
+        return spectral.gram_cost(layer, self.options) if layer else 0.0
+
     def run(self, group: Group) -> Iterator[Outcome]:
         """Read the layers of a group and measure them here: what is small is sent, the rows, and not the weights."""
         subject = self.subjects[group[0].checkpoint]

@@ -6,12 +6,14 @@ import contextlib
 import logging
 import os
 import re
+import shutil
 import socket
+import tempfile
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from raylab import places, redact
 from raylab.errors import LOGS, UserError
@@ -31,8 +33,10 @@ class Logbook:
 
     def __init__(self, folder: Where, most_bytes: int = MOST_BYTES) -> None:
         self._home = places.at(folder) / LOGS
-        self._scratch = None if isinstance(self._home, places.Folder) else TemporaryDirectory(prefix="raylab-logs-")
-        self.folder = Path(self._scratch.name) if self._scratch else Path(str(self._home))
+        self._far_away = not isinstance(self._home, places.Folder)
+        self.folder = Path(tempfile.mkdtemp(prefix="raylab-logs-") if self._far_away else str(self._home))
+        if self._far_away:
+            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self._most, self._door = most_bytes, threading.Lock()
         self._sent: dict[Path, int] = {}  # when a log was last changed that is where it belongs, in ns
         with contextlib.suppress(OSError):
@@ -43,7 +47,7 @@ class Logbook:
 
     def send(self) -> None:
         """Bring what has changed to where the results are, if that is not a folder of this machine."""
-        if self._scratch is None:
+        if not self._far_away:
             return
         with self._door, contextlib.suppress(OSError, UserError):
             for path in self.folder.iterdir():

@@ -6,9 +6,10 @@ its outcome and its provenance. Descriptions travel with the data, as the Arrow 
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -106,32 +107,50 @@ def convert(rows: Iterable[Mapping[str, Any]], to: pa.Schema) -> pa.Table:
 
     Raises ValueError for an entry that the schema does not have, or that is not of its column's type.
     """
-    known = set(to.names)
-    cells: dict[str, list[Any]] = {name: [] for name in to.names}
-    for entry in rows:
-        if unknown := sorted(set(entry) - known):
-            raise ValueError(f"column '{unknown[0]}' was not declared by the experiment")
-        for field in to:
-            cells[field.name].append(_cell(entry.get(field.name), field))
-    return pa.table([pa.array(cells[field.name], field.type) for field in to], schema=to)
+    found = [cells(entry, to) for entry in rows]
+    return pa.table([pa.array([entry.get(field.name) for entry in found], field.type) for field in to], schema=to)
 
 
-def _cell(value: Any, field: pa.Field) -> Any:
-    if value is None:
-        return None
-    try:
-        if pa.types.is_floating(field.type):
-            return float(value)
-        if pa.types.is_integer(field.type):
-            return _integer(value)
-        if pa.types.is_list(field.type):
-            return np.asarray(value, np.float64)
-        if pa.types.is_timestamp(field.type):
-            return _utc(value if isinstance(value, datetime) else datetime.fromisoformat(value))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"column '{field.name}' is {field.type}, and {value!r} is not") from error
+def cells(row: Mapping[str, Any], to: pa.Schema) -> dict[str, Any]:
+    """The entries of a row as they will be written, which may be given again. Raises ValueError as `convert`."""
+    kinds = _kinds(to)
+    taken: dict[str, Any] = {}
+    for name, value in row.items():
+        if name not in kinds:
+            raise ValueError(f"column '{name}' was not declared by the experiment")
+        if value is None:
+            continue
+        kind, take = kinds[name]
+        try:
+            taken[name] = take(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"column '{name}' is {kind}, and {value!r} is not") from error
+    return taken
+
+
+@functools.lru_cache(maxsize=8)
+def _kinds(of: pa.Schema) -> dict[str, tuple[pa.DataType, Callable[[Any], Any]]]:
+    return {field.name: (field.type, _taker(field.type)) for field in of}
+
+
+def _taker(kind: pa.DataType) -> Callable[[Any], Any]:
+    """What makes a cell of a value. Raises TypeError or ValueError for one of another kind."""
+    if pa.types.is_floating(kind):
+        return float
+    if pa.types.is_integer(kind):
+        return _integer
+    if pa.types.is_list(kind):
+        return _numbers
+    return _utc if pa.types.is_timestamp(kind) else _text
+
+
+def _numbers(value: Any) -> Any:
+    return np.asarray(value, np.float64)
+
+
+def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"column '{field.name}' is {field.type}, and {value!r} is not")
+        raise TypeError("not a text")
     return value
 
 
@@ -146,5 +165,6 @@ def _integer(value: Any) -> int | None:
     return int(value)
 
 
-def _utc(time: datetime) -> datetime:
+def _utc(value: datetime | str) -> datetime:
+    time = value if isinstance(value, datetime) else datetime.fromisoformat(value)
     return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time

@@ -151,7 +151,7 @@ class ParquetSink:
         result = dataclasses.replace(result, values=redact.texts(result.values))
         row = schema.row(result, self._provenance)
         try:
-            schema.convert([row], self._schema)
+            row = schema.cells(row, self._schema)
         except ValueError as error:
             result = dataclasses.replace(result, status="failed", values={}, error=f"{type(error).__name__}: {error}")
             row = schema.row(result, self._provenance)

@@ -151,8 +151,14 @@ def batches(layers: Sequence[Layer], options: SpectralOptions, threads: int = 1)
                 room = STACK_BYTES // 8 if gpu else BATCH_ENTRIES
             made[-1].append(i)
             room -= count * N * M
-    cost = [count * N * M**2 for count, N, M in shapes]
+    cost = [gram_cost(layer, options) for layer in layers]
     return sorted(made, key=lambda batch: -sum(cost[i] for i in batch))
+
+
+def gram_cost(layer: Layer, options: SpectralOptions) -> float:
+    """Multiplications of a layer's Gram matrices: what measuring it takes is about in proportion."""
+    count, N, M = matrices_shape(layer, options.conv, options.groups)
+    return float(count * N * M**2)
 
 
 def measure_spectrum(spectrum: Spectrum, metrics: Sequence[Metric]) -> dict[str, Value]:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from raylab.cluster import preflight
+from raylab.cluster.nodes import Shape
+from raylab.cluster.room import Room
 from raylab.cluster.scheduler import Scheduler
 from raylab.errors import UserError
 from tests.cluster.toy import Toy
@@ -30,15 +31,14 @@ def one_gpu():
 @pytest.mark.timeout(120)
 def test_an_eigensolver_that_dies_gets_its_share_back(one_gpu, tmp_path):
     """A queued worker used to take the freed half of the GPU, and everybody waited for everybody."""
-    slots = preflight.worker_slots(1, 0.5, gpus_reserved=0.5)
-    assert slots == 1
+    assert Room(Shape(gpus=0.5), 1, 0.5).window == 1
     experiment = Toy(count=120, size=6, measurer_dies_once=True, scratch=str(tmp_path))
-    scheduler = Scheduler(experiment, window=slots, gpus_per_worker=0.5, gpus_per_eigen_actor=0.5)
+    scheduler = Scheduler(experiment, Shape(gpus=0.5), eigen_actors=1, gpus_per_eigen_actor=0.5)
     results = [result for batch in scheduler.stream(experiment.trials()) for result in batch]
-    assert (tmp_path / "measurer.died").exists()
+    assert (tmp_path / "measurer.disturbed").exists()
     assert len(results) == 120 and {result.status for result in results} == {"ok"}
 
 
 def test_refuses_shares_that_leave_no_room_for_a_worker(one_gpu):
     with pytest.raises(UserError, match="beside eigensolvers of 1 GPUs"):
-        preflight.worker_slots(1, 0.5, gpus_reserved=1)
+        Room(Shape(gpus=0.5), 2, 0.5)

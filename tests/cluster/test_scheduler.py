@@ -3,7 +3,9 @@ import os
 import pytest
 
 from raylab.cluster import inline
-from raylab.cluster.preflight import ray_session, worker_slots
+from raylab.cluster.nodes import Shape
+from raylab.cluster.preflight import ray_session
+from raylab.cluster.room import Room
 from raylab.errors import UserError
 from raylab.types import TrialResult
 from tests.cluster.toy import Toy
@@ -59,24 +61,50 @@ def test_a_group_that_raises_fails_only_what_it_had_not_given(ray_here):
     assert all(result.trial.replicate == 1 and "no such luck" in (result.error or "") for result in failed)
 
 
-def test_a_killed_worker_loses_and_doubles_nothing(ray_here, tmp_path):
-    experiment = Toy(count=24, size=6, dies_once_in=2, scratch=str(tmp_path))
-    results = values(run(experiment))
-    assert (tmp_path / "worker.died").exists(), "the worker was never killed: the test shows nothing"
-    assert results == expected(experiment)
+@pytest.mark.parametrize(
+    ("who", "disturbance"),
+    [
+        ("worker", {"dies_once_in": 2}),
+        ("worker", {"hangs_once_in": 2}),
+        ("measurer", {"measurer_dies_once": True}),
+        ("measurer", {"measurer_hangs_once": True}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+)
+def test_who_is_killed_or_hangs_loses_and_doubles_nothing(ray_here, tmp_path, who, disturbance):
+    experiment = Toy(count=24, size=6, scratch=str(tmp_path), **disturbance)
+    results = values(run(experiment, eigen_actors=2, deadline_minutes=5 / 60))
+    assert (tmp_path / f"{who}.disturbed").exists(), "nothing was disturbed: the test shows nothing"
+    assert results == expected(Toy(count=24, size=6))
 
 
-def test_a_killed_eigensolver_loses_and_doubles_nothing(ray_here, tmp_path):
-    experiment = Toy(count=24, size=6, measurer_dies_once=True, scratch=str(tmp_path))
-    results = values(run(experiment, eigen_actors=2))
-    assert (tmp_path / "measurer.died").exists(), "the actor was never killed: the test shows nothing"
-    assert results == expected(experiment)
+def test_what_no_worker_survives_fails_alone(ray_here):
+    results = run(Toy(count=12, size=4, kills=(1, "fc2")), retries=1)
+    (failed,) = (result for result in results if result.status == "failed")
+    assert len(results) == 12 and (failed.trial.replicate, failed.trial.layer) == (1, "fc2")
+    assert "worker died" in (failed.error or "") and "tried 3 times" in (failed.error or "")
+
+
+def test_an_experiment_whose_copies_are_lost_is_put_anew(ray_here):
+    from ray._private.internal_api import free
+
+    from raylab.cluster.scheduler import Scheduler
+
+    experiment = Toy(count=60, size=2, seconds=0.05)
+    stream = Scheduler(experiment, window=2).stream(experiment.trials())
+    results = next(batch for batch in stream if batch)
+    scheduler = stream.gi_frame.f_locals["self"]
+    free([scheduler._shared])
+    results += [result for batch in stream for result in batch]
+    assert values(results) == expected(experiment)
 
 
 def test_refuses_what_no_node_can_hold(ray_here):
-    with pytest.raises(UserError, match="No node can hold a worker of 1 CPUs and 4 GPUs"):
-        worker_slots(cpus_per_worker=1, gpus_per_worker=4)
-    assert worker_slots(cpus_per_worker=0.5, gpus_per_worker=0) == 4
+    with pytest.raises(UserError, match="No node can hold a worker of 1 CPU, 4 GPUs: the largest has 2 CPUs, 0 GPUs"):
+        Room(Shape(gpus=4))
+    with pytest.raises(UserError, match=r"9999 GiB: the largest has .* lower .* cluster\.memory_gb_per_worker"):
+        Room(Shape(memory_gb=9999))
+    assert Room(Shape(cpus=0.5)).workers == 4
 
 
 def test_workers_compute_with_one_thread(ray_here):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -24,7 +24,10 @@ class Toy:
     seconds: float = 0.0
     raises_in: int | None = None  # the replicate whose group raises half way
     dies_once_in: int | None = None  # the replicate whose worker is killed the first time
+    hangs_once_in: int | None = None  # the replicate whose worker sleeps for ever the first time
+    kills: tuple[int, str] | None = None  # replicate and layer that no worker survives
     measurer_dies_once: bool = False
+    measurer_hangs_once: bool = False
     scratch: str = "."
     columns: ClassVar = {"sigma_max": float}
 
@@ -42,6 +45,8 @@ class Toy:
 
     def run(self, group: Group) -> Iterator[Outcome]:
         for position, trial in enumerate(group):
+            if (trial.replicate, trial.layer) == self.kills:
+                os.kill(os.getpid(), signal.SIGKILL)
             if position == len(group) // 2:
                 self._misbehave(trial.replicate)
             time.sleep(self.seconds)
@@ -52,7 +57,9 @@ class Toy:
 
     def measure(self, outcomes: Sequence[Outcome]) -> list[TrialResult]:
         if self.measurer_dies_once:
-            self._die_once("measurer")
+            self._once("measurer", _die)
+        if self.measurer_hangs_once:
+            self._once("measurer", _hang)
         return [
             replace(outcome.result, values={"sigma_max": float(np.linalg.svd(outcome.weights)[1][0])})
             for outcome in outcomes
@@ -63,10 +70,20 @@ class Toy:
         if replicate == self.raises_in:
             raise RuntimeError("no such luck")
         if replicate == self.dies_once_in:
-            self._die_once("worker")
+            self._once("worker", _die)
+        if replicate == self.hangs_once_in:
+            self._once("worker", _hang)
 
-    def _die_once(self, who: str) -> None:
-        mark = Path(self.scratch) / f"{who}.died"
+    def _once(self, who: str, what: Callable[[], None]) -> None:
+        mark = Path(self.scratch) / f"{who}.disturbed"
         if not mark.exists():
             mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+            what()
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _hang() -> None:
+    time.sleep(3600)

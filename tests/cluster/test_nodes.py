@@ -1,0 +1,89 @@
+"""What nodes can hold, without a cluster."""
+
+import pytest
+
+from raylab.cluster import nodes
+from raylab.cluster.nodes import GIB, Shape
+from raylab.cluster.room import Room
+from raylab.errors import UserError
+
+BIG = {"CPU": 8.0, "GPU": 2.0, "memory": 60.0 * GIB}
+SMALL = {"CPU": 4.0, "memory": 16.0 * GIB}
+CONFIG = {
+    "max_workers": 10,
+    "head_node_type": "head",
+    "available_node_types": {
+        "head": {"resources": {"CPU": 2}, "max_workers": 0},
+        "spot": {"resources": BIG, "max_workers": 8},
+        "on_demand": {"resources": SMALL, "max_workers": 20},
+        "off": {"resources": {"CPU": 64}, "max_workers": 0},
+    },
+}
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A cluster that is only said to be there: what it has, and what it could launch."""
+    there, kinds = {}, []
+    monkeypatch.setattr(nodes, "alive", lambda: dict(there))
+    monkeypatch.setattr(nodes, "launchable", lambda present: list(kinds))
+    return there, kinds
+
+
+@pytest.mark.parametrize(
+    ("shape", "slots"),
+    [
+        (Shape(), 8),
+        (Shape(cpus=0.1), 80),
+        (Shape(gpus=0.5), 4),
+        (Shape(gpus=4), 0),
+        (Shape(memory_gb=20), 3),
+        (Shape(cpus=3, gpus=1, memory_gb=1), 2),
+    ],
+)
+def test_how_many_workers_a_node_holds(shape, slots):
+    assert shape.slots(BIG) == slots
+
+
+def test_what_the_autoscaler_can_launch_is_what_its_config_leaves_room_for():
+    assert nodes.of_config(CONFIG, present=1) == [(BIG, 8), (SMALL, 10)]
+    assert nodes.of_config(CONFIG, present=8) == [(BIG, 3), (SMALL, 3)]
+    assert nodes.of_config(CONFIG, present=11) == []
+
+
+def test_the_window_follows_the_nodes(cluster):
+    there, _ = cluster
+    there["a"] = SMALL
+    room = Room(Shape())
+    assert (room.workers, room.window, room.actors) == (4, 5, 1)
+    there["b"] = BIG
+    assert not room.look() and (room.workers, room.window, room.actors) == (12, 13, 3)
+    del there["a"]
+    assert room.look() and (room.workers, room.window) == (8, 9)
+
+
+def test_a_cluster_without_workers_is_asked_for_as_many_as_it_can_launch(cluster):
+    there, kinds = cluster
+    there["head"] = {"CPU": 0.0}
+    kinds.append((BIG, 3))
+    room = Room(Shape(gpus=1))
+    assert (room.workers, room.window) == (0, 6)
+
+
+def test_refuses_what_no_node_can_hold_now_or_later(cluster):
+    there, kinds = cluster
+    there["head"] = SMALL
+    kinds.append((BIG, 3))
+    with pytest.raises(UserError, match=r"worker of 1 CPU, 4 GPUs: .* can launch 8 CPUs, 2 GPUs and 60 GiB\. Leave"):
+        Room(Shape(gpus=4))
+    with pytest.raises(UserError, match=r"1 CPU, 0 GPUs, 64 GiB: the largest has 4 CPUs, 0 GPUs and 16 GiB, one"):
+        Room(Shape(memory_gb=64))
+
+
+def test_another_node_is_found_for_what_came_to_grief_on_one(cluster):
+    there, _ = cluster
+    there |= {"a": SMALL, "b": BIG, "c": BIG, "head": {"CPU": 0.0}}
+    room = Room(Shape())
+    assert room.elsewhere(()) is None
+    assert {room.elsewhere({"b"}) for _ in range(4)} == {"a", "c"}
+    assert room.elsewhere({"a", "b", "c"}) is None
