@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError
 
+from raylab.cluster.nodes import NOT_THE_HEAD
 from raylab.cluster.patience import Patience
 from raylab.cluster.worker import Measurer
 from raylab.errors import UserError
@@ -40,7 +41,8 @@ class _Actor:
     handle: Any
     calls: int = 0
     since: float = 0.0  # when it began what it is at
-    starting: Any = None  # resolved once it has started, which may take minutes: a node, a GPU share, imports
+    starting: Any = None  # its node, once it has started, which may take minutes: a node, a GPU share, imports
+    node: str | None = None
 
 
 class EigenPool:
@@ -54,7 +56,8 @@ class EigenPool:
     ) -> None:
         # No CPU is reserved: the operating system shares the cores between this pool and the evaluation, and
         # neither can starve the other of a slot.
-        self._class: Any = ray.remote(Measurer).options(num_cpus=0, num_gpus=gpus_per_actor, max_restarts=0)
+        options = {"num_cpus": 0, "num_gpus": gpus_per_actor, "max_restarts": 0, "label_selector": NOT_THE_HEAD}
+        self._class: Any = ray.remote(Measurer).options(**options)
         self._experiment, self._retries, self._patience = experiment, retries, patience
         self._now, self._wanted = 0.0, actors
         self._actors = [self._new() for _ in range(actors)]
@@ -65,8 +68,12 @@ class EigenPool:
 
     @property
     def full(self) -> bool:
-        """Whether more is queued than the next round of calls can take: time for the workers to wait."""
-        return len(self._queue) >= len(self._actors) * BUNDLES_PER_CALL
+        """Whether more is queued than the next round of calls can take: time for the workers to wait.
+
+        Not while no actor is at work: workers that wait might hold the share of a GPU that it waits for.
+        """
+        ready = any(actor.starting is None for actor in self._actors)
+        return ready and len(self._queue) >= len(self._actors) * BUNDLES_PER_CALL
 
     @property
     def calls(self) -> list[Any]:
@@ -102,8 +109,8 @@ class EigenPool:
         finally:
             self._feed()
 
-    def patrol(self, now: float, wanted: int) -> list[Measured]:
-        """Replace actors that have been silent for too long, and have as many as are `wanted` by now, or more.
+    def patrol(self, now: float, wanted: int, nodes: Collection[str]) -> list[Measured]:
+        """Replace actors that are on none of these nodes or have been silent for too long; have `wanted` by now.
 
         Returns what is given up.
         """
@@ -111,7 +118,11 @@ class EigenPool:
         given_up: list[Measured] = []
         for actor in list(self._actors):
             limit = self._patience.seconds(0)
-            if not self._still_starting(actor) and actor.calls and now - actor.since > limit:
+            if self._still_starting(actor):
+                continue
+            if actor.node is not None and actor.node not in nodes:
+                given_up += self._give_up(actor, f"node {actor.node[:8]} was lost")
+            elif actor.calls and now - actor.since > limit:
                 given_up += self._give_up(actor, f"it was not measured within {limit / 60:.3g} minutes")
         self._actors += [self._new() for _ in range(wanted - len(self._actors))]
         self._feed()
@@ -133,10 +144,12 @@ class EigenPool:
 
     def _new(self) -> _Actor:
         handle = self._class.remote()
-        return _Actor(handle, starting=handle.__ray_ready__.remote())
+        return _Actor(handle, starting=handle.node.remote())
 
     def _still_starting(self, actor: _Actor) -> bool:
         if actor.starting is not None and ray.wait([actor.starting], timeout=0, fetch_local=False)[0]:
+            with contextlib.suppress(RayError):  # it died: its calls say so
+                actor.node = ray.get(actor.starting)
             actor.starting, actor.since = None, self._now
         return actor.starting is not None
 

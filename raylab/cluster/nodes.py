@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from raylab.config import ClusterConfig
 
 GIB = 1024**3
+PRIVATE = "raylab_private"  # resource that marks a Ray started for one run alone: "auto" would find and join it
+HEAD = {"raylab": "head"}  # label of a head that is kept free of work: cluster.yaml and conf/ray_up give it
+NOT_THE_HEAD = {"raylab": "!head"}  # what asks for nothing would be put there
 # Where `ray up` leaves the configuration of the autoscaler on the head, which drivers run on.
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 MOST_SLOTS = 10_000  # of a node that sets no limit
@@ -35,9 +38,13 @@ class Shape:
 
     def slots(self, resources: Resources) -> int:
         """How many a node with these resources holds."""
-        wanted = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory_gb * GIB}
-        most = [resources.get(name, 0) / amount for name, amount in wanted.items() if amount]
+        most = [resources.get(name, 0) / amount for name, amount in self.resources.items() if amount]
         return int(min([*most, MOST_SLOTS]) + 1e-9)
+
+    @property
+    def resources(self) -> Resources:
+        """As a node's are counted."""
+        return {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory_gb * GIB}
 
     @property
     def options(self) -> dict[str, Any]:
@@ -57,27 +64,26 @@ def alive() -> dict[str, Resources]:
     return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
 
 
-def launchable(present: int) -> list[tuple[Resources, int]]:
-    """The kinds of node that the autoscaler may launch, and how many of each; none where there is no autoscaler.
+def launchable(present: int, wanted: Resources) -> list[tuple[Resources, int]]:
+    """The kinds of node that may still join, and how many of each; none where there is no autoscaler.
 
-    present: nodes that are there, head included. Only a driver on the head of a cluster of `ray up` can tell.
+    present: nodes that are there, head included; wanted: what a worker takes. Only a driver on the head of a cluster of
+    `ray up` can tell.
     """
     import ray
 
-    config = Path(BOOTSTRAP).expanduser()
-    if not config.is_file():
+    config = BOOTSTRAP.expanduser()
+    if not config.is_file() or PRIVATE in ray.cluster_resources():
         return []
-    from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
-    from ray.experimental.internal_kv import _internal_kv_get
-
-    assert ray.is_initialized()
-    if not _internal_kv_get(DEBUG_AUTOSCALING_STATUS):
-        return []  # the file is of another cluster: this one does not scale
-    return of_config(yaml.safe_load(config.read_text(encoding="utf-8")), present)
+    return of_config(yaml.safe_load(config.read_text(encoding="utf-8")), present, wanted)
 
 
-def of_config(config: Mapping[str, Any], present: int) -> list[tuple[Resources, int]]:
+def of_config(config: Mapping[str, Any], present: int, wanted: Resources) -> list[tuple[Resources, int]]:
     """Of a cluster's configuration: resources of the kinds of worker, and the most of each beside those present."""
+    provider = config.get("provider", {})
+    if provider.get("type") == "local":  # what those machines have is known when they are there: hope for a worker each
+        missing = 1 + len(provider["worker_ips"]) - present
+        return [(wanted, missing)] if missing > 0 else []
     room = int(config.get("max_workers", 2)) - max(0, present - 1)
     kinds = dict(config.get("available_node_types") or {})
     kinds.pop(config.get("head_node_type"), None)

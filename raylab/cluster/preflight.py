@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from raylab.cluster.nodes import PRIVATE
 from raylab.errors import UserError
 from raylab.types import TrialResult
 
@@ -19,7 +20,6 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM
 # evaluated 1.5 to 2 times as fast on a virtual machine, where pages are dear.
 _KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**35)}
 _WORKERS = {**_ONE_THREAD, **_KEPT_MEMORY}
-PRIVATE = "raylab_private"  # resource that marks a Ray started for one run alone: "auto" would find and join it
 _ENVIRONMENT = {
     "RAY_task_oom_retries": "3",  # else a worker killed for memory is tried again for ever
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # `uv run` would make Ray zip the folder and rebuild an environment
@@ -98,12 +98,18 @@ def bytes_of(thing: object) -> int:
 
 def _join(address: str, quiet: dict[str, Any]) -> None:
     import ray
+    from ray.exceptions import AuthenticationError
 
     advice = "start one with `ray start --head` or `ray up`, or leave out cluster= to use this machine alone."
     try:
         ray.init(address, runtime_env={"env_vars": _WORKERS}, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(f"No Ray cluster answers at '{address}': {advice}") from error
+    except AuthenticationError as error:
+        raise UserError(
+            f"The Ray cluster at '{address}' asks for its token: set RAY_AUTH_MODE=token, and have that of its head in "
+            "~/.ray/auth_token."
+        ) from error
     if PRIVATE in ray.cluster_resources():
         ray.shutdown()
         raise UserError(f"The only Ray cluster here is the private one of another raylab run: {advice}")

@@ -34,7 +34,7 @@ class Room:
         """Which nodes are there by now. Returns whether one of those before is gone."""
         before, self.nodes = self.nodes, nodes.alive()
         if before.keys() != self.nodes.keys():
-            self._launchable = nodes.launchable(len(self.nodes))
+            self._launchable = nodes.launchable(len(self.nodes), self._shape.resources)
         if self._grows:
             self.actors = max(1, self._slots() // WORKERS_PER_ACTOR)
         return bool(before.keys() - self.nodes.keys())

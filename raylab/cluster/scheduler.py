@@ -241,7 +241,7 @@ class Scheduler:
                 self._give_up(stream, f"node {flight.node[:8]} was lost")
             elif now - flight.seen > (limit := self._patience.seconds(flight.job.fruitless)):
                 self._give_up(stream, f"nothing came for {limit / 60:.3g} minutes, its deadline")
-        return self._measured(self._pool.patrol(now, self._room.actors))
+        return self._measured(self._pool.patrol(now, self._room.actors, self._room.nodes))
 
     def _give_up(self, stream: Any, why: str) -> None:
         """Stop an attempt; without a reason, it was none."""

@@ -30,6 +30,10 @@ Bundle = list[Outcome]
 class Measurer:
     """An actor of the eigensolver pool."""
 
+    def node(self) -> str:
+        """The id of the node that it is on."""
+        return ray.get_runtime_context().get_node_id()
+
     def measure(self, experiment: Experiment, *bundles: Bundle) -> list[list[TrialResult]]:
         """The results of each bundle; all are measured together."""
         results = iter(measured(experiment, [outcome for bundle in bundles for outcome in bundle]))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from raylab.errors import UserError
 
+RAY_UP = "ray_up"  # of conf/: files for `ray up`, which are no choice of a command
+
 
 def conf_dir() -> Path:
     """The folder of the shipped configuration: beside the package in a checkout, inside it in a wheel."""
@@ -18,7 +20,7 @@ def conf_dir() -> Path:
 
 def groups() -> dict[str, list[str]]:
     """The groups of conf/ and what each offers."""
-    folders = sorted(path for path in conf_dir().iterdir() if path.is_dir())
+    folders = sorted(path for path in conf_dir().iterdir() if path.is_dir() and path.name != RAY_UP)
     return {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders}
 
 

@@ -7,7 +7,7 @@ and an sshd of its own. They are namespaces of Linux, so this needs root; `why_n
         worker.cut()  # its cable; heal() puts it back, down() is a power failure
 
 Programs, the checkout and `tmp_path` are those of this machine, as on a shared drive. Whoever started a machine takes
-it along when it ends, even by kill -9.
+it along when it ends, even by kill -9: what is left then is a bridge without ports, `ip link del raylabN`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ NEEDED = ("ip", "unshare", "nsenter", "setpriv", "ssh", "sshd", "ssh-keygen", "r
 HOME = "/tmp/home"  # on a machine, where /tmp is its own
 PATH = f"{Path(sys.prefix) / 'bin'}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 NAMESPACES = ("--mount", "--pid", "--uts", "--ipc", "--net")
-FIRST, LAST = 10, 250  # last byte of a machine's address
+FIRST, LAST = 101, 250  # last byte of a machine's address, where none is asked for
 BOOT_SECONDS = 30
 
 SSHD = """\
 HostKey {keys}/host
 PidFile none
-AuthorizedKeysFile {keys}/id.pub
+AuthorizedKeysFile {keys}/id.pub .ssh/authorized_keys
 PermitRootLogin prohibit-password
 PasswordAuthentication no
 StrictModes no
@@ -106,10 +106,11 @@ class Network:
         for name in ("id", "host"):
             _call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.keys / name))
         (self.keys / "sshd_config").write_text(SSHD.format(keys=self.keys))
-        names = [f"{self.subnet}.{byte} {name_of(byte)}" for byte in range(FIRST, LAST)]
+        names = [f"{self.subnet}.{byte} {name_of(byte)}" for byte in range(2, LAST)]
         (self.keys / "hosts").write_text("\n".join(["127.0.0.1 localhost", *names, ""]))
         users = Path("/etc/passwd").read_text().splitlines()
-        home = [f"root:x:0:0:root:{HOME}:/bin/bash", *(line for line in users if not line.startswith("root:"))]
+        others = [line for line in users if not line.startswith(("root:", "ubuntu:"))]
+        home = [*(f"{user}:x:0:0:{user}:{HOME}:/bin/bash" for user in ("root", "ubuntu")), *others]
         (self.keys / "passwd").write_text("\n".join([*home, ""]))
         Path("/run/sshd").mkdir(exist_ok=True)  # sshd insists on it
 

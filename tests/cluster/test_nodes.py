@@ -1,11 +1,14 @@
 """What nodes can hold, without a cluster."""
 
+import json
+
 import pytest
 
 from raylab.cluster import nodes
 from raylab.cluster.nodes import GIB, Shape
 from raylab.cluster.room import Room
 from raylab.errors import UserError
+from tests.test_ray_up import AWS, check, read
 
 BIG = {"CPU": 8.0, "GPU": 2.0, "memory": 60.0 * GIB}
 SMALL = {"CPU": 4.0, "memory": 16.0 * GIB}
@@ -26,7 +29,7 @@ def cluster(monkeypatch):
     """A cluster that is only said to be there: what it has, and what it could launch."""
     there, kinds = {}, []
     monkeypatch.setattr(nodes, "alive", lambda: dict(there))
-    monkeypatch.setattr(nodes, "launchable", lambda present: list(kinds))
+    monkeypatch.setattr(nodes, "launchable", lambda present, wanted: list(kinds))
     return there, kinds
 
 
@@ -46,9 +49,27 @@ def test_how_many_workers_a_node_holds(shape, slots):
 
 
 def test_what_the_autoscaler_can_launch_is_what_its_config_leaves_room_for():
-    assert nodes.of_config(CONFIG, present=1) == [(BIG, 8), (SMALL, 10)]
-    assert nodes.of_config(CONFIG, present=8) == [(BIG, 3), (SMALL, 3)]
-    assert nodes.of_config(CONFIG, present=11) == []
+    assert nodes.of_config(CONFIG, 1, {}) == [(BIG, 8), (SMALL, 10)]
+    assert nodes.of_config(CONFIG, 8, {}) == [(BIG, 3), (SMALL, 3)]
+    assert nodes.of_config(CONFIG, 11, {}) == []
+
+
+def test_a_machine_that_is_listed_is_hoped_to_hold_a_worker_until_it_is_there():
+    listed = {"max_workers": 3, "provider": {"type": "local", "head_ip": "a", "worker_ips": ["b", "c", "d"]}}
+    wanted = Shape(gpus=0.5).resources
+    assert nodes.of_config(listed, 2, wanted) == [(wanted, 2)] and Shape(gpus=0.5).slots(wanted) == 1
+    assert nodes.of_config(listed, 4, wanted) == []
+
+
+def test_the_file_that_ray_up_leaves_on_the_head_is_read_there_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    resources = {}
+    monkeypatch.setattr("ray.cluster_resources", lambda: resources)
+    assert nodes.launchable(1, {}) == []
+    (tmp_path / "ray_bootstrap_config.yaml").write_text(json.dumps(check(read(AWS))))
+    assert nodes.launchable(1, {}) == [({"CPU": 8, "GPU": 1}, 4)] * 2 + [({"CPU": 32}, 4)]
+    resources[nodes.PRIVATE] = 1  # a Ray of our own, on such a head
+    assert nodes.launchable(1, {}) == []
 
 
 def test_the_window_follows_the_nodes(cluster):
