@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,12 +48,10 @@ class _Actor:
 class EigenPool:
     """Tagged references of bundles in, tagged results out, in finish order.
 
-    experiment: gives the reference of the experiment. retries: of a bundle whose actor died.
+    experiment: its reference. retries: of a bundle whose actor died.
     """
 
-    def __init__(
-        self, experiment: Callable[[], Any], actors: int, gpus_per_actor: float, retries: int, patience: Patience
-    ) -> None:
+    def __init__(self, experiment: Any, actors: int, gpus_per_actor: float, retries: int, patience: Patience) -> None:
         # No CPU is reserved: the operating system shares the cores between this pool and the evaluation, and
         # neither can starve the other of a slot.
         options = {"num_cpus": 0, "num_gpus": gpus_per_actor, "max_restarts": 0, "label_selector": NOT_THE_HEAD}
@@ -165,7 +163,7 @@ class EigenPool:
             if actor.calls >= QUEUED_PER_ACTOR:
                 return
             jobs = self._next_jobs()
-            call = actor.handle.measure.remote(self._experiment(), *(job.bundle for job in jobs))
+            call = actor.handle.measure.remote(self._experiment, *(job.bundle for job in jobs))
             self._calls[call] = (actor, jobs)
             if not actor.calls:
                 actor.since = self._now

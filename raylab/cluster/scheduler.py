@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
-from ray.exceptions import ObjectLostError, RayError, RayTaskError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylab.cluster import nodes
@@ -61,12 +61,12 @@ class Scheduler:
         deadline_minutes: float | None = None,
     ) -> None:
         self._experiment, self._shape = experiment, shape or Shape()
-        self._shared = ray.put(experiment)  # the data once a node, zero-copy
+        self._shared = ray.put(experiment)  # the data once a node, zero-copy; kept where the driver is
         self._watch, self._patience = Watch(), Patience(deadline_minutes)
         self._retries, self._deadline, self._fixed_window = retries, deadline_minutes, window
         self._room = Room(self._shape, eigen_actors, gpus_per_eigen_actor)
         self._pool = EigenPool(
-            lambda: self._shared, self._room.actors, gpus_per_eigen_actor, retries, Patience(deadline_minutes)
+            self._shared, self._room.actors, gpus_per_eigen_actor, retries, Patience(deadline_minutes)
         )
         self._measure_there = not (self._shape.gpus or gpus_per_eigen_actor)
         self._task: Any = ray.remote(cast(Any, work))
@@ -190,14 +190,7 @@ class Scheduler:
         self._streaming -= 1
         if error is None:
             return
-        self._renew(error)
         flight.job.error = str(error).strip()
-
-    def _renew(self, error: RayError | str | None) -> None:
-        """The experiment is put anew where its copies are lost: whoever is launched from now on has it."""
-        cause = error.cause if isinstance(error, RayTaskError) else error
-        if isinstance(cause, ObjectLostError) and cause.object_ref_hex == self._shared.hex():
-            self._shared = ray.put(self._experiment)
 
     def _measured(self, found: Sequence[Measured]) -> list[TrialResult]:
         """What the pool has to say of some bundles."""
@@ -206,7 +199,6 @@ class Scheduler:
             flight.measuring -= 1
             wanted += flight.job.accept(results)
             if error is not None:
-                self._renew(error)
                 flight.job.error = str(error).strip()
         return wanted
 

@@ -82,21 +82,7 @@ def test_what_no_worker_survives_fails_alone(ray_here):
     results = run(Toy(count=12, size=4, kills=(1, "fc2")), retries=1)
     (failed,) = (result for result in results if result.status == "failed")
     assert len(results) == 12 and (failed.trial.replicate, failed.trial.layer) == (1, "fc2")
-    assert "worker died" in (failed.error or "") and "tried 3 times" in (failed.error or "")
-
-
-def test_an_experiment_whose_copies_are_lost_is_put_anew(ray_here):
-    from ray._private.internal_api import free
-
-    from raylab.cluster.scheduler import Scheduler
-
-    experiment = Toy(count=60, size=2, seconds=0.05)
-    stream = Scheduler(experiment, window=2).stream(experiment.trials())
-    results = next(batch for batch in stream if batch)
-    scheduler = stream.gi_frame.f_locals["self"]
-    free([scheduler._shared])
-    results += [result for batch in stream for result in batch]
-    assert values(results) == expected(experiment)
+    assert "worker died" in (failed.error or "") and "tried 4 times" in (failed.error or "")
 
 
 def test_refuses_what_no_node_can_hold(ray_here):
@@ -114,9 +100,6 @@ def test_workers_compute_with_one_thread(ray_here):
     assert threads == "1"
 
 
-def test_refuses_an_eigensolver_that_no_node_can_hold(ray_here, monkeypatch):
-    from raylab.cluster import eigen_pool
-
-    monkeypatch.setattr(eigen_pool, "PLACEMENT_SECONDS", 1)
-    with pytest.raises(UserError, match=r"1 of 1 eigensolver actors found no 0.5 GPU"):
+def test_refuses_an_eigensolver_that_no_node_can_hold(ray_here):
+    with pytest.raises(UserError, match=r"beside eigensolvers of 0.5 GPUs: the largest has 2 CPUs, 0 GPUs"):
         run(Toy(), gpus_per_eigen_actor=0.5)

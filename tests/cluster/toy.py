@@ -43,6 +43,9 @@ class Toy:
             by_model.setdefault(trial.replicate, []).append(trial)
         return [tuple(group) for group in by_model.values()]
 
+    def costs(self, groups: Sequence[Group]) -> list[float]:
+        return [0.0] * len(groups)
+
     def run(self, group: Group) -> Iterator[Outcome]:
         for position, trial in enumerate(group):
             if (trial.replicate, trial.layer) == self.kills:
