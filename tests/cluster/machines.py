@@ -27,6 +27,8 @@ PATH = f"{Path(sys.prefix) / 'bin'}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
 NAMESPACES = ("--mount", "--pid", "--uts", "--ipc", "--net")
 FIRST, LAST = 101, 250  # last byte of a machine's address, where none is asked for
 BOOT_SECONDS = 30
+# For which kind of processor BLAS computes: another one rounds in another way.
+ARITHMETIC = {name: value for name, value in os.environ.items() if name.startswith("OPENBLAS_")}
 
 SSHD = """\
 HostKey {keys}/host
@@ -127,7 +129,8 @@ class Machine:
         self.own = _fresh(network.folder / "machines", self.name)  # its /tmp is own/tmp
         (self.own / "tmp/home").mkdir(parents=True)
         (self.own / "tmp").chmod(0o1777)
-        (self.own / "tmp/home/.bashrc").write_text(f"export PATH={PATH}\n")
+        exports = [f"export {name}={value}\n" for name, value in {"PATH": PATH, **ARITHMETIC}.items()]
+        (self.own / "tmp/home/.bashrc").write_text("".join(exports))
         self._process = self._boot()
         self._first = self._first_process()
         card = [
@@ -152,7 +155,7 @@ class Machine:
     def start(self, *command: str, **env: str) -> subprocess.Popen[str]:
         """The same, in the background: the handle has its output."""
         enter = ["nsenter", "--target", self._first, *NAMESPACES, "env", "-C", HOME]
-        variables = {"HOME": HOME, "PATH": PATH, "LANG": "C.UTF-8", "RAY_USAGE_STATS_ENABLED": "0", **env}
+        variables = {"HOME": HOME, "PATH": PATH, "LANG": "C.UTF-8", "RAY_USAGE_STATS_ENABLED": "0", **ARITHMETIC, **env}
         pipe = subprocess.PIPE
         return subprocess.Popen([*enter, *command], env=variables, stdout=pipe, stderr=subprocess.STDOUT, text=True)
 
