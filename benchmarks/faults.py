@@ -36,7 +36,7 @@ RAY = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
     "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": os.environ.get("BENCHMARK_PATH", str(Path(__file__).parents[1])),
+    "PYTHONPATH": str(Path(__file__).parents[1]),
 }
 
 

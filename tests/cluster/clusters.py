@@ -88,15 +88,17 @@ def undisturbed(folder: Path, *words: str) -> dict[str, dict]:
 
 def until_it_ends(process: subprocess.Popen[str], meanwhile: Callable[[], object], timeout: float = 600) -> str:
     """What a command prints. meanwhile: called a few times a second. Raises AssertionError where the command fails."""
-    assert process.stdout
-    os.set_blocking(process.stdout.fileno(), False)
     deadline, said = time.monotonic() + timeout, b""
-    while process.poll() is None:
-        assert time.monotonic() < deadline, said.decode()
-        meanwhile()
-        time.sleep(0.3)
-        with suppress(BlockingIOError):
-            said += os.read(process.stdout.fileno(), 2**20)
+    with process:
+        assert process.stdout
+        os.set_blocking(process.stdout.fileno(), False)
+        while process.poll() is None:
+            if time.monotonic() > deadline:
+                process.kill()
+            meanwhile()
+            time.sleep(0.3)
+            with suppress(BlockingIOError):
+                said += os.read(process.stdout.fileno(), 2**20)
     assert process.returncode == 0, said.decode()
     return said.decode()
 

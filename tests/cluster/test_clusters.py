@@ -10,7 +10,11 @@ from tests.cluster.clusters import ROOT, TINY, hosts, installed, laptop, rows, u
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
 # Three machines on two cores start slowly, and answer slowly: that is no reason to think them dead.
-PATIENT = {"RAY_raylet_start_wait_time_s": "300", "RAY_health_check_timeout_ms": "20000"}
+PATIENT = {
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_health_check_timeout_ms": "20000",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # after which a worker ends without its head
+}
 
 
 def test_machines_by_ssh_do_the_main_job_together_and_let_in_nobody_without_the_token(network):
