@@ -1,52 +1,81 @@
 """What faults cost: each is done to a run of a small real job, whose rows are then compared with an undisturbed run's.
 
-    python -m benchmarks.faults [worker hang eigensolver raylet cut minute driver]
+    python -m benchmarks.faults [worker hang raylet cut minute eigensolver memory driver disk damage s3 clock]
 
 Machines are network namespaces (tests/cluster/machines.py: Linux, root): a head, which runs the driver and no trials,
 and two workers of one CPU each. Ray takes a silent node for dead after three seconds, as in our cluster.yaml. Wall
 seconds since the disturbance: until the driver said that it tries again, and until the run had ended; on a busy machine
-they are upper bounds. "driver" kills the command 20 times, at random moments, and runs it once more.
+they are upper bounds.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import random
+import shutil
+import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from raylab.results import load, statuses
-from tests.cluster import machines
+from benchmarks.disturbed import Cluster, Seconds, cluster_of, rows, run, size_of, start
+from raylab.results import statuses
+from tests.cloud import Cloud
 
-JOB = ("experiment=digits", "models=24", "progress=plain", "cluster=ray")
-ROWS_BEFORE = 40  # committed before anything is disturbed
 DRIVER_KILLS = 20
 HANG_MINUTES = 1.0
-VOLATILE = {"seconds", "train_seconds", "started_at", "finished_at", "host", "config", "code", "versions"}
-RAY = {
-    "RAY_AUTH_MODE": "disabled",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_health_check_failure_threshold": "3",
-    "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": str(Path(__file__).parents[1]),
+DAY_AHEAD = Path("day_ahead.so").absolute()
+CLOCK = """
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t id, struct timespec *t) {
+  int failed = syscall(SYS_clock_gettime, id, t);
+  if (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE) t->tv_sec += 86400;
+  return failed;
 }
+time_t time(time_t *at) {
+  struct timespec t;
+  clock_gettime(CLOCK_REALTIME, &t);
+  return at ? (*at = t.tv_sec) : t.tv_sec;
+}
+int gettimeofday(struct timeval *at, void *zone) {
+  struct timespec t;
+  clock_gettime(CLOCK_REALTIME, &t);
+  at->tv_sec = t.tv_sec;
+  at->tv_usec = t.tv_nsec / 1000;
+  return 0;
+}
+"""
+TOO_MUCH = 0.5  # of this machine's memory: Ray kills a worker above it
+PORT = 5001  # of moto's S3
+AWS = {
+    "AWS_ENDPOINT_URL": f"http://{{gateway}}:{PORT}",
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_MAX_ATTEMPTS": "10",
+}
+BAD_ANSWERS = 0.2  # of S3's
 
 
-@dataclass
-class Cluster:
-    head: machines.Machine
-    workers: list[machines.Machine]
+class Fault(NamedTuple):
+    """One row of the table."""
+
+    said: str
+    done: Callable[[Cluster, Path], Seconds]  # to a run whose rows go to that folder
+    ray: Sequence[Mapping[str, str]] = ({}, {})  # what each worker's Ray is started with, besides RAY
 
 
-def kill(name: str, signal: str) -> Callable[[Cluster], None]:
+def killed(name: str, signal: str, *more: str) -> Callable[[Cluster, Path], Seconds]:
     """One process of that name, on the first worker's machine that has one."""
 
     def disturb(cluster: Cluster) -> None:
@@ -56,113 +85,159 @@ def kill(name: str, signal: str) -> Callable[[Cluster], None]:
                 return
         raise SystemExit(f"no process {name} is at work")
 
-    return disturb
+    return lambda cluster, folder: run(cluster, folder, disturb, *more)
 
 
-def cut_a_minute(cluster: Cluster) -> None:
-    cluster.workers[0].cut()
-    threading.Timer(60, cluster.workers[0].heal).start()
+def cut(heal_after: float | None) -> Callable[[Cluster, Path], Seconds]:
+    """The cable of a worker's machine, for good or for so many seconds."""
+
+    def disturb(cluster: Cluster) -> None:
+        cluster.workers[0].cut()
+        if heal_after:
+            threading.Timer(heal_after, cluster.workers[0].heal).start()
+
+    return lambda cluster, folder: run(cluster, folder, disturb)
 
 
-FAULTS: dict[str, tuple[str, Callable[[Cluster], None]]] = {
-    "worker": ("a worker process killed", kill("^ray::work", "KILL")),
-    "hang": (f"a worker that hangs, deadline {HANG_MINUTES:g} min", kill("^ray::work", "STOP")),
-    "eigensolver": ("an eigensolver killed", kill("^ray::Measurer", "KILL")),
-    "raylet": ("a raylet killed", kill("raylet/raylet", "KILL")),
-    "cut": ("a node's link cut for good", lambda cluster: cluster.workers[0].cut()),
-    "minute": ("a node's link cut for a minute", cut_a_minute),
+def too_much_memory(cluster: Cluster, folder: Path) -> Seconds:
+    """A few trials of a perturbation take more memory than there is, however often they are tried."""
+    seconds = run(
+        cluster,
+        folder,
+        None,
+        "perturbations=[original,reinit,rerandomize,reinit_signs,benchmarks.greedy:greedy]",
+        expect=1,
+    )
+    failed = [status for status in statuses(folder).values() if status == "failed"]
+    print(f"  ({len(failed)} trials that take too much memory are failed rows)", flush=True)
+    return seconds
+
+
+def killed_drivers(cluster: Cluster, folder: Path) -> Seconds:
+    """The command, at random moments of its work; then it is left alone."""
+    moments, kills = random.Random(0), 0
+    while kills < DRIVER_KILLS:
+        before = len(statuses(folder))
+        process = start(cluster, folder, "models=96")
+        while process.poll() is None and len(statuses(folder)) <= before:
+            time.sleep(0.05)
+        time.sleep(moments.uniform(0, 1))
+        if process.poll() is not None:
+            raise SystemExit(f"the run ended after {kills} kills: give it more models")
+        cluster.head.exec("pkill", "-KILL", "-f", "raylab.run")
+        kills += 1
+        process.communicate()
+    return run(cluster, folder, None, "models=96")
+
+
+def full_disk(cluster: Cluster, folder: Path) -> Seconds:
+    """Of half the size that rows need; then there is more, and the same command is typed again."""
+    folder.mkdir()
+    half = size_of(folder.parent / "quiet/trials") // 2
+    # Mounted on the head, as machines do not see what is mounted after they were started.
+    cluster.head.exec("mount", "-t", "tmpfs", "-o", f"size={half}", "tmpfs", str(folder))
+    process = start(cluster, folder)
+    said, _ = process.communicate()
+    assert process.returncode == 2 and "No space left" in said, said
+    print(f"  ({said.strip().splitlines()[-1]})", flush=True)
+    cluster.head.exec("mount", "-o", "remount,size=1g", str(folder))
+    seconds = run(cluster, folder, None)
+    cluster.head.exec("cp", "-r", str(folder), f"{folder}.kept")
+    cluster.head.exec("umount", str(folder))
+    shutil.rmtree(folder)
+    Path(f"{folder}.kept").rename(folder)
+    return seconds
+
+
+def damaged(cluster: Cluster, folder: Path) -> Seconds:
+    """A part is cut off in the middle, another has a byte changed; the command is typed again."""
+    run(cluster, folder, None)
+    first, second, *_ = sorted((folder / "trials").glob("*.parquet"))
+    first.write_bytes(first.read_bytes()[: first.stat().st_size // 2])
+    content = bytearray(second.read_bytes())
+    content[len(content) // 3] ^= 0xFF
+    second.write_bytes(content)
+    return run(cluster, folder, None, notice="Damaged")
+
+
+def bad_s3(cluster: Cluster, folder: Path) -> Seconds:
+    """One in five answers is that it is busy, or that something went wrong."""
+    chance, url = random.Random(0), f"s3://bucket/{folder.name}"
+    with Cloud(cluster.gateway, PORT) as cloud:
+        os.environ |= cloud.environment | {"AWS_MAX_ATTEMPTS": "10"}
+        cloud.bucket("bucket")
+        before = {name: os.environ[name] for name in os.environ if name.startswith("AWS_")}
+        cloud.disturb("503", lambda *_: chance.random() < BAD_ANSWERS)
+        seconds = run(cluster, url, None, **before)
+        cloud.disturb()
+        subprocess.run(
+            [sys.executable, "-c", "import sys; from raylab import places; from raylab.results import parts\n"
+             "home = parts.trials(sys.argv[1])\nto = parts.trials(sys.argv[2])\n"
+             "for name in home.names(): to.create(name, lambda file: file.write(home.read(name)))", url, str(folder)],
+            check=True,
+        )  # fmt: skip
+    return seconds
+
+
+def undisturbed(cluster: Cluster, folder: Path) -> Seconds:
+    """Nothing but what its processes are started with."""
+    return run(cluster, folder, None)
+
+
+FAULTS = {
+    "worker": Fault("a worker process killed", killed("^ray::work", "KILL")),
+    "hang": Fault(
+        f"a task that hangs, deadline {HANG_MINUTES:g} min",
+        killed("^ray::work", "STOP", f"cluster.deadline_minutes={HANG_MINUTES}"),
+    ),
+    "eigensolver": Fault("an eigensolver killed", killed("^ray::Measurer", "KILL")),
+    "raylet": Fault("a raylet killed", killed("raylet/raylet", "KILL")),
+    "cut": Fault("a node's link cut for good", cut(None)),
+    "minute": Fault("a node's link cut for a minute", cut(60)),
+    "memory": Fault("workers out of memory", too_much_memory, 2 * [{"RAY_memory_usage_threshold": str(TOO_MUCH)}]),
+    "driver": Fault(f"the driver killed {DRIVER_KILLS} times", killed_drivers),
+    "disk": Fault("the disk full", full_disk),
+    "damage": Fault("a part cut off, another with a changed byte", damaged),
+    "s3": Fault(f"results on S3, which refuses {BAD_ANSWERS:.0%} of requests", bad_s3, 2 * [AWS]),
+    "clock": Fault("a worker's clock a day ahead", undisturbed, [{"LD_PRELOAD": str(DAY_AHEAD)}, {}]),
 }
 
 
-@contextmanager
-def cluster_of(workers: int) -> Iterator[Cluster]:
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder, machines.network(Path(folder)) as network:
-        head, *others = [network.up() for _ in range(workers + 1)]
-        quiet = ["--disable-usage-stats", "--object-store-memory=200000000"]
-        start = ["ray", "start", *quiet]
-        head.exec(
-            *start, "--head", "--port=6379", "--num-cpus=0", "--include-dashboard=false",
-            f"--node-ip-address={head.address}", timeout=600, **RAY,
-        )  # fmt: skip
-        for machine in others:
-            to = [f"--address={head.address}:6379", f"--node-ip-address={machine.address}", "--num-cpus=1"]
-            machine.exec(*start, *to, timeout=600, **RAY)
-        yield Cluster(head, others)
-
-
-def run(cluster: Cluster, folder: Path, disturb: Callable[[Cluster], None] | None, *more: str) -> tuple[float, float]:
-    """Seconds after the disturbance (or the start) until the driver said that it tries again, and until the end."""
-    command = [sys.executable, "-m", "raylab.run", *JOB, f"results={folder}", *more]
-    process = cluster.head.start(*command, **RAY)
-    began = time.perf_counter()
-    if disturb:
-        while process.poll() is None and len(statuses(folder)) < ROWS_BEFORE:
-            time.sleep(0.2)
-        began = time.perf_counter()
-        disturb(cluster)
-    noticed = float("nan")
-    lines = []
-    assert process.stdout
-    for line in process.stdout:
-        lines.append(line)
-        if "are tried again" in line and noticed != noticed:
-            noticed = time.perf_counter() - began
-    if process.wait():
-        raise SystemExit("".join(lines))
-    return noticed, time.perf_counter() - began
-
-
-def killed_drivers(cluster: Cluster, folder: Path) -> int:
-    """Kill the command at random moments of its work. Returns how many kills came before the end."""
-    moments, kills = random.Random(0), 0
-    for _ in range(DRIVER_KILLS):
-        before = len(statuses(folder))
-        process = cluster.head.start(sys.executable, "-m", "raylab.run", *JOB, f"results={folder}", **RAY)
-        while process.poll() is None and len(statuses(folder)) <= before:
-            time.sleep(0.1)
-        time.sleep(moments.uniform(0, 2))
-        if process.poll() is None:
-            cluster.head.exec("pkill", "-KILL", "-f", "raylab.run")
-            kills += 1
-        process.wait()
-    return kills
-
-
-def rows(folder: Path) -> tuple[int, dict[str, dict[str, str]]]:
-    table = load(folder).to_pylist()
-    return len(table), {r["trial_id"]: {k: repr(v) for k, v in r.items() if k not in VOLATILE} for r in table}
-
-
 def main(names: list[str]) -> None:
-    print("| fault | noticed after, s | run ended after, s | rows lost | rows twice | rows that differ |")
-    print("|---|---:|---:|---:|---:|---:|", flush=True)
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch:
+    """Print the table."""
+    print("| fault | noticed after, s | run ended after, s | rows | lost | twice | that differ |")
+    print("|---|---:|---:|---:|---:|---:|---:|", flush=True)
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch, _clock_ahead():
         quiet = Path(scratch) / "quiet"
-        with cluster_of(2) as cluster:
-            _, seconds = run(cluster, quiet, None)
+        more = ["models=96"] if names == ["driver"] else []
+        with cluster_of() as cluster:
+            seconds = run(cluster, quiet, None, *more)
         _, expected = rows(quiet)
-        print(f"| none: {len(expected):,} rows | - | {seconds:.0f} (all of it) | - | - | - |", flush=True)
-        for name in names or [*FAULTS, "driver"]:
-            folder = Path(scratch) / name
-            with cluster_of(2) as cluster:
-                if name == "driver":
-                    kills = killed_drivers(cluster, folder)
-                    said, noticed, seconds = (
-                        f"the driver killed {kills} times",
-                        float("nan"),
-                        run(cluster, folder, None)[1],
-                    )
-                else:
-                    said, disturb = FAULTS[name]
-                    deadline = [f"cluster.deadline_minutes={HANG_MINUTES}"] if name == "hang" else []
-                    noticed, seconds = run(cluster, folder, disturb, *deadline)
+        print(f"| none | - | {seconds.ended:.0f} (all of it) | {len(expected):,} | - | - | - |", flush=True)
+        for name in names or [*FAULTS]:
+            fault, folder = FAULTS[name], Path(scratch) / name
+            with cluster_of(fault.ray) as cluster:
+                seconds = fault.done(cluster, folder)
             count, found = rows(folder)
-            differ = sum(found[trial] != expected.get(trial) for trial in found)
+            of = {trial: row for trial, row in found.items() if trial in expected}
+            differ = sum(row != expected[trial] for trial, row in of.items())
+            noticed = "-" if math.isnan(seconds.noticed) else f"{seconds.noticed:.1f}"
             print(
-                f"| {said} | {noticed:.1f} | {seconds:.0f} | {len(expected.keys() - found.keys())} "
+                f"| {fault.said} | {noticed} | {seconds.ended:.0f} | {count:,} | {len(expected) - len(of)} "
                 f"| {count - len(found)} | {differ} |",
                 flush=True,
             )
+
+
+@contextmanager
+def _clock_ahead() -> Iterator[None]:
+    """A library to load before others, with which a process is a day ahead."""
+    compile = ["cc", "-shared", "-fPIC", "-O", "-x", "c", "-", "-o", str(DAY_AHEAD)]
+    subprocess.run(compile, input=CLOCK, text=True, check=True)
+    try:
+        yield
+    finally:
+        DAY_AHEAD.unlink()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ class Cloud:
     kind: a key of KINDS, or "lost": the request is done, and the answer is an error of the server.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._host, self._port = host, port
         self.requests: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -33,7 +34,7 @@ class Cloud:
                 pass
 
         self._app = DomainDispatcherApplication(create_backend_app)
-        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=Silent)
+        self._server = make_server(self._host, self._port, self._answer, threaded=True, request_handler=Silent)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
         self.disturb()
@@ -48,7 +49,7 @@ class Cloud:
     def environment(self) -> dict[str, str]:
         """What a process needs to come here, and to nobody else."""
         return {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._server.server_port}",
+            "AWS_ENDPOINT_URL": f"http://{self._host}:{self._server.server_port}",
             "AWS_ACCESS_KEY_ID": "testing",
             "AWS_SECRET_ACCESS_KEY": "swordfish",
             "AWS_DEFAULT_REGION": "us-east-1",

@@ -45,6 +45,7 @@ def ends(process):
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_inside_a_library_that_does_not_come_back(sent):
     process = start(FOR_EVER)
+    time.sleep(0.5)  # until it is inside, on a busy machine too
     process.send_signal(sent)
     assert ends(process) == (130, ["committing", "committed", "farewell"], "")
 

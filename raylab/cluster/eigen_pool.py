@@ -7,6 +7,7 @@ dies, or is silent for too long, is replaced, and what it was at is measured aga
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -18,9 +19,10 @@ from ray.exceptions import RayActorError, RayError
 from raylab.cluster.nodes import NOT_THE_HEAD
 from raylab.cluster.patience import Patience
 from raylab.cluster.worker import Measurer
-from raylab.errors import UserError
+from raylab.errors import UserError, first_line
 from raylab.types import TrialResult
 
+_LOG = logging.getLogger(__name__)
 QUEUED_PER_ACTOR = 2  # calls in flight an actor: one at work, one whose arguments are on their way
 PLACEMENT_SECONDS = 300  # for a GPU share; a cluster that scales up needs minutes
 BUNDLES_PER_CALL = 16  # enough for a GPU to batch equal shapes, few enough for results to flow
@@ -155,6 +157,7 @@ class EigenPool:
         """Measure again what an actor died at, each by itself: it may be what it died of. Returns what is given up."""
         again = [replace(job, alone=True, deaths=job.deaths + 1) for job in jobs if job.deaths < self._retries]
         self._queue.extendleft(reversed(again))
+        _LOG.warning("raylab: %d measurements are tried again: %s", len(again), first_line(error))
         return [(job.tag, [], error) for job in jobs if job.deaths >= self._retries]
 
     def _feed(self) -> None:

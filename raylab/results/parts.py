@@ -22,7 +22,7 @@ TRIALS = "trials"
 RUN_INFO = "run.json"
 OUTCOME = ("trial_id", "status")
 # A run that starts may remove failed rows, to try them again, while we read: list the folder anew, so many times.
-ATTEMPTS = 8
+ATTEMPTS = 12
 PAUSE = 0.05  # seconds, growing
 
 
