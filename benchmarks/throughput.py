@@ -42,6 +42,9 @@ class Tiny:
     def groups(self, pending: Sequence[Trial]) -> list[Group]:
         return [tuple(pending[i : i + A_GROUP]) for i in range(0, len(pending), A_GROUP)]
 
+    def costs(self, groups: Sequence[Group]) -> list[float]:
+        return [0.0] * len(groups)
+
     def run(self, group: Group) -> Iterator[Outcome]:
         for trial in group:
             yield Outcome(TrialResult(trial, "ok", {"x": float(trial.replicate)}, host="here"))
