@@ -21,6 +21,13 @@ ROOT = Path(__file__).resolve().parents[2]
 TINY = ["experiment=digits", "debug=tiny", "models=6", "progress=plain"]
 VOLATILE = {"seconds", "train_seconds", "started_at", "finished_at", "host", "config", "code", "versions"}
 
+# Three machines on two cores start slowly, and answer slowly: that is no reason to think them dead.
+PATIENT = {
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_health_check_timeout_ms": "20000",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # after which a worker ends without its head
+}
+
 # What an image of a machine has: everything is installed, and `uv sync` only has to say so. (That the real one takes
 # these words is another test.)
 UV = """\
