@@ -27,6 +27,8 @@ RAY = {
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
+    "RAY_grpc_client_keepalive_time_ms": "10000",
+    "RAY_grpc_client_keepalive_timeout_ms": "5000",
     "OMP_NUM_THREADS": "1",
     "PYTHONPATH": str(Path(__file__).parents[1]),
 }

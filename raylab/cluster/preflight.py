@@ -25,6 +25,8 @@ _ENVIRONMENT = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # `uv run` would make Ray zip the folder and rebuild an environment
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_grpc_client_keepalive_time_ms": "10000",  # else calls to a node that was cut off hang for minutes
+    "RAY_grpc_client_keepalive_timeout_ms": "5000",
     "RAY_AUTH_MODE": "disabled",  # a private, local Ray; a cluster states its own mode
 }
 
