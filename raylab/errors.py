@@ -7,6 +7,7 @@ import traceback
 from raylab import redact
 
 LOGS = "logs"  # folder of a results folder, with a file a process
+LOG_OF, LOGS_OF = "Log of its worker: ", "Logs of the workers: "  # beginnings of an error's last line: where to look
 
 
 class UserError(ValueError):
@@ -22,7 +23,13 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
+def last_line(error: str) -> str:
+    """What an error ends with, the exception of a traceback, without the line that says where the log is."""
+    lines = [line for line in error.strip().splitlines() if not line.startswith((LOG_OF, LOGS_OF))]
+    return lines[-1].strip() if lines else ""
+
+
 def what_happened(error: BaseException) -> str:
     """The traceback of an exception, and which file of the results has the log of this process."""
     text = "".join(traceback.format_exception(error))
-    return f"{text}Log of its worker: {LOGS}/{socket.gethostname()}-{os.getpid()}.log\n"
+    return f"{text}{LOG_OF}{LOGS}/{socket.gethostname()}-{os.getpid()}.log\n"

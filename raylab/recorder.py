@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from raylab.config import Config
-from raylab.errors import LOGS
+from raylab.errors import LOG_OF, LOGS, LOGS_OF
 from raylab.interrupts import Interrupts
 from raylab.report import progress, tracking
 from raylab.results import heartbeat, prometheus
@@ -113,9 +113,9 @@ def open_recorder(
 def _with_place(result: TrialResult) -> TrialResult:
     """A worker that was lost could not say where its log is."""
     error = result.error or ""
-    if result.status != "failed" or LOGS + "/" in error or "\n" not in error.strip():
+    if result.status != "failed" or LOG_OF in error or "\n" not in error.strip():
         return result
-    return replace(result, error=f"{error.rstrip()}\nLogs of the workers: {LOGS}/\n")
+    return replace(result, error=f"{error.rstrip()}\n{LOGS_OF}{LOGS}/\n")
 
 
 def _words(trial: Trial) -> str:

@@ -17,7 +17,7 @@ from rich.console import Console
 from raylab import config as configuration
 from raylab import places, samples, session
 from raylab.cluster import preflight
-from raylab.errors import UserError
+from raylab.errors import UserError, last_line
 from raylab.interrupts import Interrupts
 from raylab.recorder import Recorder, open_recorder
 from raylab.report import samples as shown
@@ -252,7 +252,7 @@ def _line(plan: Plan, opened: Samples, params: Mapping[str, Any], last: Mapping[
     """A sample that is over, on the screen."""
     values = ", ".join(f"{key.rpartition('.')[2]}={_short(text)}" for key, text in opened.sample(params).items())
     if error is not None:
-        return f"  {values}: failed, {error.strip().splitlines()[-1]}"
+        return f"  {values}: failed, {last_line(error)}"
     metric, left = plan.config.tune.metric, int(last.get("epochs_left") or 0)
     told = f"{metric} {shown.shown(last.get(metric), metric)}{' %' if metric in shown.PERCENT else ''}"
     if "epoch" not in last:

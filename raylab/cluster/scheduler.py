@@ -27,7 +27,7 @@ from raylab.cluster.nodes import Shape
 from raylab.cluster.patience import Patience, Watch
 from raylab.cluster.room import Room
 from raylab.cluster.worker import work
-from raylab.errors import UserError
+from raylab.errors import UserError, last_line
 from raylab.types import Experiment, Group, Trial, TrialResult
 
 if TYPE_CHECKING:
@@ -211,7 +211,9 @@ class Scheduler:
                 flight.job.avoid.add(flight.node or "")
                 failed += flight.job.after(flight.fruitful, self._retries)
             if flight.job.left:
-                _LOG.warning("raylab: %d trials are tried again: %s", len(flight.job.left), _line(flight.job.error))
+                _LOG.warning(
+                    "raylab: %d trials are tried again: %s", len(flight.job.left), last_line(flight.job.error)[:200]
+                )
                 self._again.append(flight.job)
         return failed
 
@@ -263,8 +265,3 @@ def expensive_first(experiment: Experiment, pending: Sequence[Trial]) -> list[Gr
     groups = experiment.groups(pending)
     costs = experiment.costs(groups)
     return [groups[at] for at in sorted(range(len(groups)), key=lambda at: -costs[at])]
-
-
-def _line(error: str) -> str:
-    """What an error says, in short."""
-    return (error.strip().splitlines() or [""])[-1][:200]

@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 import socket
 import time
-import traceback
 from collections.abc import Iterable, Iterator, Sequence
 
 import ray
 
-from raylab.errors import UserError
+from raylab.errors import UserError, last_line, what_happened
 from raylab.types import Experiment, Group, Outcome, Trial, TrialResult
 
 BUNDLE_SECONDS = 0.1  # of work; a Ray object costs about a millisecond of the driver
@@ -69,8 +68,8 @@ def _measured(experiment: Experiment, outcomes: Sequence[Outcome]) -> list[Trial
         if len(results) == len(outcomes):
             return results
         error = f"{len(outcomes)} outcomes were measured, and {len(results)} results came of it"
-    except Exception:
-        error = traceback.format_exc()
+    except Exception as failure:
+        error = what_happened(failure)
     if len(outcomes) == 1:
         return [_failed(outcomes[0].result.trial, error)]
     return [result for outcome in outcomes for result in _measured(experiment, [outcome])]
@@ -87,8 +86,8 @@ def _outcomes(experiment: Experiment, group: Group, last: bool) -> Iterator[Outc
                 yield outcome
     except UserError as refusal:
         error = str(refusal)
-    except Exception:
-        error = traceback.format_exc()
+    except Exception as failure:
+        error = what_happened(failure)
     if last or not lacks_memory(error):
         yield from (Outcome(_failed(trial, error)) for trial in left)
 
@@ -108,7 +107,7 @@ def _bundles(outcomes: Iterable[Outcome], most: int) -> Iterator[Bundle]:
 
 def lacks_memory(error: str | None) -> bool:
     """Whether a traceback says that there was too little memory: less at another time, or on another node."""
-    return bool(error) and bool(_NO_MEMORY.search(str(error).rstrip().rpartition("\n")[2]))
+    return bool(error) and bool(_NO_MEMORY.search(last_line(str(error))))
 
 
 def _failed(trial: Trial, error: str) -> TrialResult:

@@ -20,7 +20,7 @@ import pyarrow as pa
 from pyarrow import csv
 
 from raylab import places
-from raylab.errors import UserError
+from raylab.errors import UserError, last_line
 from raylab.places import Place
 from raylab.report import labels, views
 from raylab.report.picture import INK, Picture
@@ -171,7 +171,7 @@ def _failures(table: pa.Table, status: str) -> list[dict[str, str]]:
     columns = ("error", "model", "replicate", "layer", "perturbation", "host")
     for row in zip(*(frame.texts(bad, name) for name in columns), strict=True):
         error, model, replicate, layer, perturbation, host = row
-        last = (error.strip().splitlines() or ["no message"])[-1]
+        last = last_line(error) or "no message"
         where = f"{model} {replicate}, {layer or 'whole model'}, {perturbation}" + (f", on {host}" if host else "")
         kinds.setdefault(last, {"last": last, "error": error.strip(), "where": where, "count": "0"})
         kinds[last]["count"] = str(int(kinds[last]["count"]) + 1)

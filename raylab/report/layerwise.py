@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raylab.errors import last_line
 from raylab.results import frame
 from raylab.types import ORIGINAL
 
@@ -89,7 +90,7 @@ class Layers:
         row = self.table.slice(place, 1)
         for column in ("reason", "error"):
             if text := frame.texts(row, column)[0].strip():
-                return text.splitlines()[-1]
+                return last_line(text)
         return f"no power law: {frame.texts(row, 'fit_status')[0] or 'alpha is not a number'}"
 
     def evals(self, place: int) -> NDArray[np.float64]:

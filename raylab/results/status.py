@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raylab import places
-from raylab.errors import UserError
+from raylab.errors import UserError, last_line
 from raylab.places import Place
 from raylab.results import heartbeat, parts, sink
 
@@ -79,7 +79,7 @@ class Watcher:
             rate=beat.get("rate"),
             remaining=beat.get("remaining") if state == RUNNING else None,
             last_row=beat.get("last_row"),
-            last_error={**error, "error": _last_line(error["error"])} if error and failed else None,
+            last_error={**error, "error": last_line(error["error"])} if error and failed else None,
             command=info.get("command"),
         )
 
@@ -108,9 +108,3 @@ def _state(alive: bool, beat: dict[str, Any], planned: int | None, done: int, fa
     if planned is not None and done + failed >= planned:
         return FAILED if failed else DONE
     return DEAD if beat.get("state") == heartbeat.RUNNING else STOPPED
-
-
-def _last_line(error: str) -> str:
-    """Of a traceback what it ends with, without where the log is."""
-    lines = [line for line in error.strip().splitlines() if not line.startswith(("Log of its worker", "Logs of the"))]
-    return lines[-1].strip() if lines else ""

@@ -115,3 +115,11 @@ def test_folder_without_results_is_one_line(tmp_path):
 
 def test_report_is_written_whole(finished, page):
     assert not list(finished.glob("*.tmp")) and not list(finished.glob(".*.tmp"))
+
+
+def test_failures_of_one_kind_are_shown_once_whichever_process_they_are_from():
+    errors = [f"Traceback ...\nOops: no\nLog of its worker: logs/node-{pid}.log\n" for pid in (7, 8)]
+    rows = [TrialResult(trial, "failed", {}, error=errors[k]) for k, trial in enumerate(made_up.trials(1)[:2])]
+    of = schema.schema(made_up.COLUMNS)
+    (shown,) = html._failures(schema.convert([schema.row(each, made_up.PROVENANCE) for each in rows], of), "failed")
+    assert (shown["last"], shown["count"]) == ("Oops: no", "2") and "logs/node-7.log" in shown["error"]
