@@ -17,7 +17,7 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from raylab.cluster.nodes import NOT_THE_HEAD
-from raylab.cluster.patience import Patience
+from raylab.cluster.patience import FETCH_SECONDS, Patience
 from raylab.cluster.worker import Measurer
 from raylab.errors import UserError, first_line
 from raylab.types import TrialResult
@@ -80,6 +80,11 @@ class EigenPool:
         """References of the calls in flight, to wait for."""
         return list(self._calls)
 
+    @property
+    def at_work(self) -> bool:
+        """Whether an actor that has started has something to do."""
+        return any(actor.calls and actor.starting is None for actor in self._actors)
+
     def submit(self, tag: Any, bundle: Any) -> None:
         """Queue the reference of a bundle."""
         self._queue.append(_Job(tag, bundle))
@@ -90,7 +95,7 @@ class EigenPool:
         actor, jobs = self._calls.pop(call)
         actor.calls -= 1
         try:
-            results = ray.get(call)
+            results = ray.get(call, timeout=FETCH_SECONDS)
         except RayActorError as error:
             if actor in self._actors:
                 self._replace(actor)
@@ -117,9 +122,9 @@ class EigenPool:
         self._now, self._wanted = now, wanted
         given_up: list[Measured] = []
         for actor in list(self._actors):
-            limit = self._patience.seconds(0)
             if self._still_starting(actor):
                 continue
+            limit = self._patience.seconds(max((job.deaths for job in self._at(actor)), default=0))
             if actor.node is not None and actor.node not in nodes:
                 given_up += self._give_up(actor, f"node {actor.node[:8]} was lost")
             elif actor.calls and now - actor.since > limit:
@@ -133,9 +138,13 @@ class EigenPool:
         with contextlib.suppress(RayError, ValueError):
             ray.kill(actor.handle)
         self._replace(actor)
-        calls = [call for call, (of, _) in self._calls.items() if of is actor]
-        lost = [job for call in calls for job in self._calls.pop(call)[1]]
+        lost = self._at(actor)
+        self._calls = {call: known for call, known in self._calls.items() if known[0] is not actor}
         return self._once_more(lost, RayError(why))
+
+    def _at(self, actor: _Actor) -> list[_Job]:
+        """What an actor has been given and has not given back."""
+        return [job for of, jobs in self._calls.values() if of is actor for job in jobs]
 
     def _replace(self, actor: _Actor) -> None:
         self._actors.remove(actor)
@@ -157,7 +166,8 @@ class EigenPool:
         """Measure again what an actor died at, each by itself: it may be what it died of. Returns what is given up."""
         again = [replace(job, alone=True, deaths=job.deaths + 1) for job in jobs if job.deaths < self._retries]
         self._queue.extendleft(reversed(again))
-        _LOG.warning("raylab: %d measurements are tried again: %s", len(again), first_line(error))
+        if again:
+            _LOG.warning("raylab: %d measurements are tried again: %s", len(again), first_line(error))
         return [(job.tag, [], error) for job in jobs if job.deaths >= self._retries]
 
     def _feed(self) -> None:

@@ -24,7 +24,7 @@ from raylab.cluster import nodes
 from raylab.cluster.eigen_pool import EigenPool, Measured
 from raylab.cluster.flights import Flight, Job
 from raylab.cluster.nodes import Shape
-from raylab.cluster.patience import Patience, Watch
+from raylab.cluster.patience import FETCH_SECONDS, Patience, Watch
 from raylab.cluster.room import Room
 from raylab.cluster.worker import work
 from raylab.errors import UserError, last_line
@@ -37,7 +37,6 @@ _LOG = logging.getLogger(__name__)
 TICK_SECONDS = 0.5  # at most so long between two looks at the clock, the sink and Ctrl-C
 PATROL_SECONDS = 2.0  # between two looks at which nodes are there and who has been silent for too long
 BUNDLES_AHEAD = 8  # a worker pauses when so many of its bundles wait to be taken
-FETCH_SECONDS = 60.0  # for results that are there
 TASK_SECONDS = 2.0  # of cheap groups that make a task
 CHEAP_SECONDS = 0.02  # a trial below it is measured by its worker: to hand it on would take longer
 PLACEMENT_MINUTES = 20.0  # for a first worker; a cluster that scales up needs minutes
@@ -251,7 +250,7 @@ class Scheduler:
 
     def _require_a_worker(self, now: float) -> None:
         """No silent hang where nothing is ever placed."""
-        if self._pool.calls or any(flight.node for flight in self._flights.values()):
+        if self._pool.at_work or any(flight.streaming and flight.node for flight in self._flights.values()):
             self._placed = now
         elif now - self._placed > 60 * PLACEMENT_MINUTES:
             raise UserError(
