@@ -43,9 +43,11 @@ class Room:
     def workers(self) -> int:
         """How many all nodes hold together, beside the GPU shares that are reserved for eigensolvers."""
         reserved = self.actors * self._gpus_per_actor
-        gpus = sum(node.get("GPU", 0) for node in self.nodes.values())
+        left = sum(node.get("GPU", 0) for node in self.nodes.values()) - reserved
         slots = self._slots()
-        return min(slots, int((gpus - reserved) / (self._shape.gpus or 1))) if reserved else slots
+        if reserved and left < 0:
+            return 0
+        return min(slots, int(left / self._shape.gpus + 1e-9)) if reserved and self._shape.gpus else slots
 
     @property
     def window(self) -> int:

@@ -101,6 +101,18 @@ def test_refuses_what_no_node_can_hold_now_or_later(cluster):
         Room(Shape(memory_gb=64))
 
 
+def test_eigensolvers_on_a_gpu_leave_its_rest_and_all_cpus_to_workers(cluster):
+    there, _ = cluster
+    there["a"] = BIG | {"GPU": 1.0}
+    shares = {"eigen_actors": 1, "gpus_per_eigen_actor": 0.25}
+    assert Room(Shape(), **shares).workers == 8
+    assert Room(Shape(gpus=0.25), **shares).workers == 3
+    with pytest.raises(UserError, match=r"beside eigensolvers of 1 GPUs"):
+        Room(Shape(gpus=0.25), **(shares | {"gpus_per_eigen_actor": 1.0}))
+    with pytest.raises(UserError, match=r"beside eigensolvers of 1.25 GPUs"):
+        Room(Shape(), **(shares | {"eigen_actors": 5}))
+
+
 def test_another_node_is_found_for_what_came_to_grief_on_one(cluster):
     there, _ = cluster
     there |= {"a": SMALL, "b": BIG, "c": BIG, "head": {"CPU": 0.0}}
