@@ -1,7 +1,7 @@
 """The nouns of raylab.
 
 Everything that two rooms of the house talk about is defined here, and this module imports nothing of
-ours, so that any of them may use it. It needs numpy only.
+ours but what hides secrets, so that any of them may use it. It needs numpy only.
 """
 
 from __future__ import annotations

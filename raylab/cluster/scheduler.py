@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylab.cluster import nodes
@@ -174,6 +174,8 @@ class Scheduler:
             taken = self._watch.time - flight.began
             pace = taken / flight.trials
             self._pace = pace if self._pace is None else (self._pace + pace) / 2
+        except GetTimeoutError:
+            self._give_up(stream, f"what it has given could not be fetched within {FETCH_SECONDS:g} s")
         except RayError as error:
             self._end(flight, error)
         return []

@@ -201,7 +201,6 @@ def duration(seconds: float | None) -> str:
 
 def pace(rate: float) -> str:
     """A rate to read: 2.3 trials/s, 45.0 trials/min."""
-    """A rate to read: 2.3 trials/s, 45.0 trials/min."""
     return f"{rate:,.1f} trials/s" if rate >= 1 or not rate else f"{60 * rate:,.1f} trials/min"
 
 

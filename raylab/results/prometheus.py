@@ -1,7 +1,7 @@
 """metrics.prom of a results folder: trials and seconds of the run at work, in Prometheus's text format.
 
 For node_exporter's textfile collector (`--collector.textfile.directory`), of any run, with Ray or without. What Ray
-serves itself, of the same names, is raylab.cluster.metrics.
+serves itself, as ray_raylab_trials_total and so on, is raylab.cluster.watching's.
 """
 
 from __future__ import annotations

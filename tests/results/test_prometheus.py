@@ -11,4 +11,4 @@ def test_the_file_is_prometheus_text(tmp_path):
     assert 'raylab_trials_total{experiment="a\\"b\\\\c",perturbation="rerandomize",status="ok"} 2' in lines
     assert 'raylab_trial_seconds_total{experiment="a\\"b\\\\c",perturbation="rerandomize",status="ok"} 1.5' in lines
     assert "raylab_trials_planned 5" in lines and not any("remaining" in line for line in lines)
-    prometheus.write(tmp_path / "nowhere", {}, {}, {})  # a disk that refuses ends no run
+    prometheus.write(tmp_path / prometheus.FILE, {}, {}, {})  # no folder can be there: a disk that refuses ends no run
