@@ -79,7 +79,7 @@ class Lease:
 
     def _live(self) -> None:
         while not self._stop.wait(self._every):
-            with contextlib.suppress(UserError, OSError):  # what is not reached now may be reached the next time
+            with contextlib.suppress(Exception):  # what is not reached now may be reached the next time
                 self._lost = self._lost or _newest(self._home) > self._mine
                 if self._lost:
                     return

@@ -75,7 +75,7 @@ class Work:
 
     def __init__(self, folder: parts.Where, pending: Sequence[Trial]) -> None:
         self._pending = Counter((trial.layer or "", trial.perturbation) for trial in pending)
-        self._sums: dict[Kind, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self._sums: dict[Kind, tuple[float, int]] = {}
         self.done = 0.0  # seconds, of this run
         if pending and parts.names(folder):
             table = frame.ok(parts.load(folder, COLUMNS))
@@ -105,5 +105,5 @@ class Work:
     def _note(self, layer: str, perturbation: str, seconds: float) -> None:
         if np.isfinite(seconds):
             for kind in _kinds(layer, perturbation):
-                self._sums[kind][0] += seconds
-                self._sums[kind][1] += 1
+                total, count = self._sums.get(kind, (0.0, 0))
+                self._sums[kind] = total + seconds, count + 1  # at once: other threads look on

@@ -63,7 +63,7 @@ class Heart:
     def _beat(self, state: str) -> None:
         self._number += 1
         here = {"host": socket.gethostname(), "pid": os.getpid()}
-        with contextlib.suppress(OSError, UserError):  # a full disk is told by the rows
+        with contextlib.suppress(Exception):  # a full disk is told by the rows; whatever it is, the next beat must come
             write(self._folder, {"beat": self._number, "every": self._every, "state": state, **here, **self._says()})
 
 

@@ -32,6 +32,21 @@ def test_a_driver_lives_as_long_as_its_beat_changes(tmp_path):
     assert alive(tmp_path, tmp_path / "nowhere") == [False, False]
 
 
+def test_a_beat_that_cannot_be_told_is_not_the_last(tmp_path):
+    told = iter([{}, ZeroDivisionError(), {"done": 4}])
+
+    def says():
+        if isinstance(what := next(told, {"done": 4}), Exception):
+            raise what
+        return what
+
+    with heartbeat.Heart(tmp_path, says, every=0.01):
+        deadline = time.monotonic() + 10
+        while heartbeat.read(tmp_path).get("done") != 4:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
 @pytest.mark.parametrize(
     ("error", "state"), [(None, "finished"), (KeyboardInterrupt(), "interrupted"), (OSError("full"), "crashed")]
 )
