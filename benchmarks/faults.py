@@ -227,6 +227,8 @@ def main(names: list[str]) -> None:
                 f"| {count - len(found)} | {differ} |",
                 flush=True,
             )
+            if len(of) < len(expected) or count > len(found) or differ:
+                raise SystemExit(f"{fault.said}: the rows are not those of the undisturbed run")
 
 
 @contextmanager

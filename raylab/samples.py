@@ -106,6 +106,10 @@ def plan(overrides: Sequence[str], extra_dir: str | None) -> Plan:
     over = {**_of_file(config.tune, plain), **over}
     if config.cluster.backend != "ray":
         raise UserError(f"raylab.tune works on Ray: leave out cluster={config.cluster.backend}.")
+    if config.cluster.deadline_minutes is not None:
+        raise UserError(
+            "cluster.deadline_minutes is for `python -m raylab.run`: Ray Tune has no deadline for a sample."
+        )
     if is_url(config.results):
         raise UserError(f"results={config.results}: Ray Tune keeps its state in a folder of this machine, so give one.")
     _refuse_unread(config.tune, plain, over)

@@ -24,7 +24,7 @@ from raylab.types import TrialResult
 
 _LOG = logging.getLogger(__name__)
 QUEUED_PER_ACTOR = 2  # calls in flight an actor: one at work, one whose arguments are on their way
-PLACEMENT_SECONDS = 300  # for a GPU share; a cluster that scales up needs minutes
+PLACEMENT_SECONDS = 20 * 60  # for a GPU share; a cluster that scales up needs minutes
 BUNDLES_PER_CALL = 16  # enough for a GPU to batch equal shapes, few enough for results to flow
 
 Measured = tuple[Any, list[TrialResult], "RayError | None"]  # tag of a bundle; its results, or why there are none

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from raylab.cluster.worker import NOTHING_CAME
+from raylab.cluster.outcomes import NOTHING_CAME
 from raylab.types import Group, Trial, TrialResult
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 
+from raylab.cluster.outcomes import measured, outcomes_of
 from raylab.spectral.parallel import one_thread_of_blas, one_thread_of_torch
 from raylab.types import Experiment, Group, Trial, TrialResult
 
@@ -47,6 +48,6 @@ def _finished(experiment: Experiment, group: Group) -> list[TrialResult]:
 
 
 def _results(experiment: Experiment, group: Group) -> Iterator[list[TrialResult]]:
-    outcomes = iter(experiment.run(group))
+    outcomes = outcomes_of(experiment, group)
     while batch := list(islice(outcomes, OUTCOMES_AT_ONCE)):
-        yield experiment.measure(batch)
+        yield measured(experiment, batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
@@ -30,7 +30,8 @@ def logs(write: Write) -> Iterator[None]:
             return
         address = data.get("ip", "")
         if address not in hosts:
-            hosts.update({node["NodeManagerAddress"]: node["NodeManagerHostname"] for node in ray.nodes()})
+            with suppress(Exception):  # in a thread of Ray's, which an error would end: then it has its address only
+                hosts.update({node["NodeManagerAddress"]: node["NodeManagerHostname"] for node in ray.nodes()})
         write(f"{hosts.get(address, address) or 'ray'}-{data['pid']}", data["lines"])
 
     prints = ray_worker.print_to_stdstream

@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("ray")
 
 from raylab.cluster import worker
+from raylab.cluster.outcomes import lacks_memory, measured, outcomes_of
 from raylab.errors import what_happened
 from raylab.types import Outcome, TrialResult
 from tests.cluster.toy import Toy
@@ -15,7 +16,7 @@ from tests.cluster.toy import Toy
 
 def outcomes(experiment, last=False):
     groups = experiment.groups(experiment.trials())
-    return [outcome for group in groups for outcome in worker._outcomes(experiment, group, last)]
+    return [outcome for group in groups for outcome in outcomes_of(experiment, group, last)]
 
 
 def test_cheap_outcomes_come_in_bundles_and_expensive_ones_by_themselves(monkeypatch):
@@ -75,7 +76,7 @@ def test_what_memory_was_too_small_for_is_left_out_until_the_last_attempt():
     ],
 )
 def test_tells_a_lack_of_memory_by_the_exception_at_the_end(error, lacks):
-    assert worker.lacks_memory(error) is lacks
+    assert lacks_memory(error) is lacks
 
 
 class Picky(Toy):
@@ -86,5 +87,5 @@ class Picky(Toy):
 
 
 def test_what_cannot_be_measured_fails_by_itself():
-    results = worker.measured(Picky(), outcomes(Picky()))
+    results = measured(Picky(), outcomes(Picky()))
     assert [result.status for result in results] == ["ok", "ok", "failed", "ok"] * 3
