@@ -19,7 +19,21 @@ from tests.cluster import machines
 
 JOB = ("experiment=digits", "models=24", "progress=plain", "cluster=ray")
 ROWS_BEFORE = 40  # committed before anything is disturbed
-VOLATILE = {"seconds", "train_seconds", "started_at", "finished_at", "host", "config", "code", "versions"}
+VOLATILE = {
+    *(
+        "trial_id",
+        "seconds",
+        "train_seconds",
+        "started_at",
+        "finished_at",
+        "host",
+        "config",
+        "code",
+        "own_code",
+        "versions",
+    ),
+}
+TRIAL = ("replicate", "layer", "perturbation", "draw")  # its id also says which code of one's own a study has
 AGAIN = "are tried again"
 RAY = {
     "RAY_AUTH_MODE": "disabled",
@@ -115,10 +129,11 @@ def run(
     return Seconds(noticed, ended)
 
 
-def rows(folder: Path) -> tuple[int, dict[str, dict[str, str]]]:
+def rows(folder: Path) -> tuple[int, dict[tuple[str, ...], dict[str, str]]]:
     """How many there are, and each trial's, without what may differ between two runs of the same work."""
-    table = load(folder).to_pylist()
-    return len(table), {r["trial_id"]: {k: repr(v) for k, v in r.items() if k not in VOLATILE} for r in table}
+    table = [{name: repr(value) for name, value in row.items()} for row in load(folder).to_pylist()]
+    kept = [{name: value for name, value in row.items() if name not in VOLATILE} for row in table]
+    return len(table), {tuple(row[name] for name in TRIAL): row for row in kept}
 
 
 def size_of(folder: Path) -> int:

@@ -21,6 +21,7 @@ class Room:
 
     def __init__(self, shape: Shape, eigen_actors: int | None = None, gpus_per_eigen_actor: float = 0.0) -> None:
         self.nodes: dict[str, Resources] = {}
+        self.workers = 0  # that all nodes hold together by now
         self._shape, self._gpus_per_actor = shape, gpus_per_eigen_actor
         self._launchable: list[tuple[Resources, int]] = []
         self._turn = itertools.count()
@@ -35,16 +36,16 @@ class Room:
         before, self.nodes = self.nodes, nodes.alive()
         if before.keys() != self.nodes.keys():
             self._launchable = nodes.launchable(len(self.nodes), self._shape.resources)
+        slots = sum(map(self._shape.slots, self.nodes.values()))
         if self._grows:
-            self.actors = max(1, self._slots() // WORKERS_PER_ACTOR)
+            self.actors = max(1, slots // WORKERS_PER_ACTOR)
+        self.workers = self._beside_actors(slots)
         return bool(before.keys() - self.nodes.keys())
 
-    @property
-    def workers(self) -> int:
-        """How many all nodes hold together, beside the GPU shares that are reserved for eigensolvers."""
+    def _beside_actors(self, slots: int) -> int:
+        """How many of the slots are left beside the GPU shares that are reserved for eigensolvers."""
         reserved = self.actors * self._gpus_per_actor
         left = sum(node.get("GPU", 0) for node in self.nodes.values()) - reserved
-        slots = self._slots()
         if reserved and left < 0:
             return 0
         return min(slots, int(left / self._shape.gpus + 1e-9)) if reserved and self._shape.gpus else slots
@@ -75,6 +76,3 @@ class Room:
             f"{more}. Leave out cluster=gpu, or lower cluster.cpus_per_worker, cluster.gpus_per_worker, "
             "cluster.memory_gb_per_worker or cluster.gpus_per_eigen_actor."
         )
-
-    def _slots(self) -> int:
-        return sum(map(self._shape.slots, self.nodes.values()))

@@ -114,9 +114,8 @@ class Folder:
     def _whole(self, name: str, write: Write) -> Iterator[Path]:
         """A temporary file with all that `write` writes, on the disk; its new name is as well, in the end."""
         self.path.mkdir(parents=True, exist_ok=True)
-        temporary = (
-            self.path / f".{name}.{socket.gethostname()}.{threading.get_native_id()}.tmp"
-        )  # of a main thread the id of its process
+        writer = f"{socket.gethostname()}.{threading.get_native_id()}"  # of a main thread the id of its process
+        temporary = self.path / f".{name}.{writer}.tmp"
         try:
             with temporary.open("wb") as file:
                 write(file)
