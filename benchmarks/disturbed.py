@@ -19,20 +19,8 @@ from tests.cluster import machines
 
 JOB = ("experiment=digits", "models=24", "progress=plain", "cluster=ray")
 ROWS_BEFORE = 40  # committed before anything is disturbed
-VOLATILE = {
-    *(
-        "trial_id",
-        "seconds",
-        "train_seconds",
-        "started_at",
-        "finished_at",
-        "host",
-        "config",
-        "code",
-        "own_code",
-        "versions",
-    ),
-}
+OF_THE_RUN = {"config", "code", "own_code", "versions"}
+VOLATILE = {"trial_id", "seconds", "train_seconds", "started_at", "finished_at", "host"} | OF_THE_RUN
 TRIAL = ("replicate", "layer", "perturbation", "draw")  # its id also says which code of one's own a study has
 AGAIN = "are tried again"
 RAY = {
