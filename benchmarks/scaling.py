@@ -45,6 +45,10 @@ def scaling() -> None:
             print(f"| {workers} | {wall:.1f} | {trials / wall:.0f} | {first / wall:.2f} |", flush=True)
 
 
+def _nothing() -> None:
+    """What is not done."""
+
+
 def watching() -> None:
     """Print what one look costs."""
     import ray
@@ -52,10 +56,10 @@ def watching() -> None:
     from raylab.cluster.preflight import ray_session
 
     print("\n| tasks in flight | one look at all of them, ms |\n|---:|---:|", flush=True)
+    task = ray.remote(num_cpus=1000)(_nothing)  # which no node can hold: it stays in flight
     with ray_session("local", 1, 0.2):
         for count in WATCHED:
-            task = ray.remote(num_cpus=1000)(time.sleep)  # which no node can hold: it stays in flight
-            flights = [task.remote(0) for _ in range(count)]
+            flights = [task.remote() for _ in range(count)]
             began = time.perf_counter()
             for _ in range(LOOKS):
                 ray.wait(flights, num_returns=1, timeout=0, fetch_local=False)

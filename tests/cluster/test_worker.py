@@ -70,7 +70,7 @@ def test_what_memory_was_too_small_for_is_left_out_until_the_last_attempt():
         ("Traceback ...\nMemoryError", True),
         ("Traceback ...\nMemoryError: Unable to allocate 8 GiB\n", True),
         ("Traceback ...\nRuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory", True),
-        (what_happened(MemoryError("Unable to allocate 8 GiB")), True),
+        pytest.param(what_happened(MemoryError("Unable to allocate 8 GiB")), True, id="as it is told"),
         ("Traceback ...\nValueError: a MemoryError is not what this is", False),
         ("Traceback of a MemoryError ...\nRuntimeError: no such luck", False),
     ],
