@@ -157,7 +157,7 @@ def damaged(cluster: Cluster, folder: Path) -> Seconds:
     content = bytearray(second.read_bytes())
     content[len(content) // 3] ^= 0xFF
     second.write_bytes(content)
-    return run(cluster, folder, None, notice="Damaged")
+    return run(cluster, folder, None, notice="Set aside")
 
 
 def bad_s3(cluster: Cluster, folder: Path) -> Seconds:

@@ -149,7 +149,7 @@ def plan_table(experiment: Experiment, trials: Sequence[Trial], status: Mapping[
 def say_set_aside(console: Console, rows: sink.ParquetSink) -> None:
     """What was found damaged as the results were opened."""
     for line in rows.set_aside:
-        console.print(f"[bold red]Damaged[/] {line}", highlight=False, soft_wrap=True)
+        console.print(f"[bold red]Set aside[/] {line}", highlight=False, soft_wrap=True)
 
 
 def work_left(folder: Place, pending: Sequence[Trial]) -> dict[str, str]:

@@ -122,7 +122,8 @@ def _without_answer(url: str, error: Exception) -> str:
             f"There are no credentials for {url}: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
             "or work on a machine whose role may write there."
         )
-    return f"{url} cannot be reached ({first_line(error)}): wait until S3 answers, {AGAIN}"
+    advice = f"see whether AWS_ENDPOINT_URL is right, or wait until S3 answers, {AGAIN}"
+    return f"{url} cannot be reached ({first_line(error)}): {advice}"
 
 
 @functools.cache

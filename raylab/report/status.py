@@ -124,6 +124,7 @@ def _told(status: Status) -> list[tuple[str, str | Text]]:
         ("Driver", driver),
         ("Since", _since(status)),
         ("Last row", f"{last['at'][:19].replace('T', ' ')} UTC: {last['trial']}, {last['status']}" if last else ""),
+        ("Refused", (status.reason or "") if status.state in NOBODY else ""),
         ("Last error", f"{error['trial']}: {error['error']}" if error else ""),
         (again, status.command or ""),
     ]

@@ -25,7 +25,7 @@ FILE = "status.json"
 EVERY = 2.0  # seconds from one beat to the next
 EVERY_FAR_AWAY = 10.0  # where each is a request that is paid for
 PATIENCE = 4.0  # beats that a reader waits for one: a machine may be busy, a file system may be slow to tell
-RUNNING, FINISHED, INTERRUPTED, CRASHED = "running", "finished", "interrupted", "crashed"
+RUNNING, FINISHED, INTERRUPTED, CRASHED, REFUSED = "running", "finished", "interrupted", "crashed", "refused"
 LOOKS = 10  # of a reader, from one beat to the next
 
 
@@ -48,7 +48,8 @@ class Heart:
         self._over.set()
         self._thread.join()
         interrupted = isinstance(error, (KeyboardInterrupt, GeneratorExit))
-        self._beat(FINISHED if error is None else INTERRUPTED if interrupted else CRASHED)
+        why = {"reason": str(error)} if isinstance(error, UserError) else {}
+        self._beat(FINISHED if error is None else INTERRUPTED if interrupted else REFUSED if why else CRASHED, why)
 
     def interrupt(self) -> None:
         """The last beat, where the process is about to end without leaving the block."""
@@ -60,11 +61,12 @@ class Heart:
         while not self._over.wait(self._every):
             self._beat(RUNNING)
 
-    def _beat(self, state: str) -> None:
+    def _beat(self, state: str, more: Mapping[str, str] | None = None) -> None:
         self._number += 1
         here = {"host": socket.gethostname(), "pid": os.getpid()}
         with contextlib.suppress(Exception):  # a full disk is told by the rows; whatever it is, the next beat must come
-            write(self._folder, {"beat": self._number, "every": self._every, "state": state, **here, **self._says()})
+            about = {"beat": self._number, "every": self._every, "state": state, **here}
+            write(self._folder, {**about, **self._says(), **(more or {})})
 
 
 def write(folder: Where, beat: Mapping[str, Any]) -> None:

@@ -27,7 +27,8 @@ class Status:
 
     folder: str
     state: str  # RUNNING, DONE, FAILED, STOPPED (it ended, or says nothing) or DEAD (it did not end, and does not beat)
-    ended: str | None  # how the driver ended: finished, interrupted, crashed; None: it did not say so
+    ended: str | None  # how the driver ended: finished, interrupted, refused, crashed; None: it did not say so
+    reason: str | None  # why, where it was refused
     planned: int | None  # trials of the last command
     done: int  # rows that are ok or skipped
     failed: int
@@ -68,6 +69,7 @@ class Watcher:
             folder=str(folder),
             state=state,
             ended=beat.get("state") if beat.get("state") != heartbeat.RUNNING else None,
+            reason=beat.get("reason"),
             planned=planned,
             done=done,
             failed=failed,

@@ -88,3 +88,11 @@ def test_results_on_s3_stand_as_they_do_in_a_folder(cloud, tmp_path):
     assert look(far).ended == "finished"
     with pytest.raises(UserError, match="There is no folder s3://"):
         look(f"{far}/nothing")
+
+
+def test_a_run_that_is_refused_says_why(tmp_path):
+    path = folder(tmp_path, planned=1000)
+    with pytest.raises(UserError), heartbeat.Heart(path, dict):
+        raise UserError("No node can hold it: lower it.")
+    status = look(path)
+    assert (status.state, status.ended, status.reason) == (STOPPED, "refused", "No node can hold it: lower it.")
