@@ -6,7 +6,7 @@ import yaml
 from tests.cluster import clusters
 from tests.cluster.clusters import PATIENT, ROOT, TINY, hosts, installed, laptop, rows, undisturbed
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray_up, pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_machines_by_ssh_do_the_main_job_together_and_let_in_nobody_without_the_token(network):

@@ -7,7 +7,7 @@ from tests.cluster import clusters
 from tests.cluster.clusters import PATIENT, ROOT, TINY, hosts, laptop, rows, undisturbed
 from tests.cluster.on_aws import cloud
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray_up, pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_spot_instances_come_with_the_work_are_taken_away_in_the_middle_of_it_and_go_after_it(network):
