@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from raylab.results import load, statuses
-from tests.cluster import machines
+from tests.cluster import clusters, machines
 
 JOB = ("experiment=digits", "models=24", "progress=plain", "cluster=ray")
 ROWS_BEFORE = 40  # committed before anything is disturbed
-OF_THE_RUN = {"config", "code", "own_code", "versions"}
-VOLATILE = {"trial_id", "seconds", "train_seconds", "started_at", "finished_at", "host"} | OF_THE_RUN
+VOLATILE = clusters.VOLATILE | {"trial_id", "own_code"}
 TRIAL = ("replicate", "layer", "perturbation", "draw")  # its id also says which code of one's own a study has
 AGAIN = "are tried again"
 RAY = {

@@ -15,21 +15,19 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from raylab import config as configuration
-from raylab import places, samples, session
+from raylab import places, samples, search_screen, session
 from raylab.cluster import preflight
-from raylab.errors import UserError, last_line
 from raylab.interrupts import Interrupts
 from raylab.recorder import Recorder, open_recorder
 from raylab.report import samples as shown
 from raylab.report.tracking import Tracker, open_tracker
 from raylab.results import load, searched, sink, statuses
-from raylab.results.text import TextTable
 from raylab.samples import Groups, Plan, Samples
 from raylab.session import CONFIG_DIR, EXIT_OK, FLUSH_ROWS, FLUSH_SECONDS
 from raylab.types import Trial, TrialResult
 
 if TYPE_CHECKING:
-    from raylab.cluster.tuning import Ended, Known
+    from raylab.cluster.tuning import Known
 
 FINISHED = "finished"  # a file in Tune's folder: nothing is left of so many samples
 
@@ -84,7 +82,7 @@ def run(plan: Plan, command: str, interrupts: Interrupts) -> int:
     session.refuse_another_study(places.at(folder), plan.settings, identity)
     trials = experiment.trials()
     if config.plan:
-        console.print(_plan_table(plan, trials, statuses(folder), folder))
+        console.print(search_screen.plan_table(plan, trials, statuses(folder), folder))
         return EXIT_OK
     info = session.run_info(plan.settings, identity, command, _planned(plan, trials))
     home = folder.absolute() / "tune" / configuration.study_digest(plan.settings, identity)
@@ -93,7 +91,7 @@ def run(plan: Plan, command: str, interrupts: Interrupts) -> int:
         table = searched.read_samples(folder) if plan.is_search else None
         if table is None:
             return session.farewell(console, places.at(folder), first_error)
-        return _farewell(console, plan, table, first_error)
+        return search_screen.farewell(console, plan, table, first_error)
 
 
 def _search(
@@ -109,7 +107,7 @@ def _search(
     with sink.ParquetSink(folder, plan.schema(), session.common(info), FLUSH_ROWS, FLUSH_SECONDS) as rows:
         console = Console()
         session.say_set_aside(console, rows)
-        console.print(_plan_table(plan, trials, rows.status, folder))
+        console.print(search_screen.plan_table(plan, trials, rows.status, folder))
         sink.write_run_info(folder, info)
         again = rows.retry(rows.failed())
         planned = () if plan.is_search else trials
@@ -176,7 +174,7 @@ def _work(plan: Plan, home: Path, rows: sink.ParquetSink, driver: _Driver) -> No
         with recorder.committing():
             ended = tuning.run(search, _known(rows, plan), driver)
     if isinstance(plan.open, Samples):
-        told = [_sample(plan, plan.open, each) for each in ended]
+        told = [search_screen.sample(plan, plan.open, each) for each in ended]
         searched.write_samples(Path(config.results), shown.ranked(told, tune.metric, tune.mode))
     if not any(each.failed for each in ended):
         (home / FINISHED).write_text(str(plan.samples))
@@ -233,7 +231,7 @@ class _Driver:
             self.recorder.fail(error)
         self._rows.flush()  # before Tune's state says that the sample is over: it would not be worked again
         if isinstance(self._plan.open, Samples):
-            self._display.say(_line(self._plan, self._plan.open, params, last, error))
+            self._display.say(search_screen.line(self._plan, self._plan.open, params, last, error))
 
     def settle(self, planned: int) -> None:
         """All is over: what earlier sessions stopped early is not to be run either."""
@@ -246,74 +244,6 @@ class _Driver:
 
 def _name(params: Mapping[str, Any]) -> str:
     return json.dumps(params, sort_keys=True)
-
-
-def _line(plan: Plan, opened: Samples, params: Mapping[str, Any], last: Mapping[str, Any], error: str | None) -> str:
-    """A sample that is over, on the screen."""
-    values = ", ".join(f"{key.rpartition('.')[2]}={_short(text)}" for key, text in opened.sample(params).items())
-    if error is not None:
-        return f"  {values}: failed, {last_line(error)}"
-    metric, left = plan.config.tune.metric, int(last.get("epochs_left") or 0)
-    told = f"{metric} {shown.shown(last.get(metric), metric)}{' %' if metric in shown.PERCENT else ''}"
-    if "epoch" not in last:
-        return f"  {values}: {told}"
-    epoch = int(last["epoch"])
-    after = f"stopped after epoch {epoch} of {epoch + left}" if left else f"{epoch} epochs"
-    return f"  {values}: {told}, {after}"
-
-
-def _short(text: str) -> str:
-    try:
-        return f"{float(text):.4g}"
-    except ValueError:
-        return text
-
-
-def _sample(plan: Plan, opened: Samples, ended: Ended) -> dict[str, Any]:
-    """A row of samples.parquet."""
-    sample, last, metric = opened.sample(ended.params), ended.last, plan.config.tune.metric
-    keys = {key: opened.columns.get(key, key) for key in opened.space}
-    epoch, left = last.get("epoch"), last.get("epochs_left", 0)
-    how = shown.FAILED if ended.failed else shown.STOPPED if left else shown.FINISHED
-    return {
-        **{name: opened.value(key, sample[key]) for key, name in keys.items()},
-        metric: last.get(metric),
-        shown.EPOCHS: None if epoch is None else int(epoch),
-        shown.PLANNED: None if epoch is None else int(epoch + left),
-        shown.ENDED: how,
-    }
-
-
-def _plan_table(plan: Plan, trials: Sequence[Trial], status: Mapping[str, str], folder: Path) -> TextTable:
-    """Of a sweep that of raylab.run; of a search, what is searched and how."""
-    if not isinstance(plan.open, Samples):
-        return session.plan_table(plan.experiment, trials, status, places.at(folder))
-    tune = plan.config.tune
-    lines = [[key, str(dimension)] for key, dimension in plan.open.space.items()]
-    ranked = f"{'highest' if tune.mode == 'max' else 'lowest'} {tune.metric} first"
-    notes = [f"search: {tune.search}, {plan.samples} samples of up to {len(trials):,} rows, {ranked}"]
-    if tune.scheduler == "asha":
-        steps = ", ".join(str(tune.grace * tune.reduction**k) for k in range(3))
-        notes.append(f"asha: at epochs {steps}, ... the best 1 in {tune.reduction} of the samples seen there go on")
-    notes += [f"{what}: {much}" for what, much in plan.experiment.work(trials).items()]
-    notes.append(f"results: {folder}, {len(status):,} rows there" if status else f"results: {folder}")
-    return TextTable(
-        f"Search over {len(lines)} key{'s' * (len(lines) > 1)}", ["key", "over"], lines, (0, 1), "\n".join(notes)
-    )
-
-
-def _farewell(console: Console, plan: Plan, table: Any, first_error: str | None) -> int:
-    folder, metric = Path(plan.config.results), plan.config.tune.metric
-    text = shown.samples_table(table, metric)
-    try:
-        (folder / "samples.md").write_text(text.markdown(), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"Cannot write {folder}/samples.md: {error.strerror}. The rows are kept.") from error
-    names = table.column_names[: table.column_names.index(metric)]
-    by, best = ", ".join(f'"{name}"' for name in names), f"{plan.config.tune.mode}({metric})"
-    order = "DESC" if plan.config.tune.mode == "max" else "ASC"
-    query = f"SELECT {by}, {best} AS best FROM trials WHERE layer IS NULL GROUP BY ALL ORDER BY best {order}"
-    return session.farewell(console, places.at(folder), first_error, [text], query)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 GIB = 1024**3
 PRIVATE = "raylab_private"  # resource that marks a Ray started for one run alone: "auto" would find and join it
 HEAD = {"raylab": "head"}  # label of a head that is kept free of work: cluster.yaml and conf/ray_up give it
-NOT_THE_HEAD = {"raylab": "!head"}  # what asks for nothing would be put there
+NOT_THE_HEAD = {key: f"!{label}" for key, label in HEAD.items()}  # what asks for nothing would be put there
 # Where `ray up` leaves the configuration of the autoscaler on the head, which drivers run on.
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 MOST_SLOTS = 10_000  # of a node that sets no limit

@@ -23,6 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raylab.cluster import nodes
 from raylab.cluster.eigen_pool import EigenPool, Measured
 from raylab.cluster.flights import Flight, Job
+from raylab.cluster.inline import TICK_SECONDS
 from raylab.cluster.nodes import Shape
 from raylab.cluster.patience import FETCH_SECONDS, Patience, Watch
 from raylab.cluster.room import Room
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from raylab.config import ClusterConfig
 
 _LOG = logging.getLogger(__name__)
-TICK_SECONDS = 0.5  # at most so long between two looks at the clock, the sink and Ctrl-C
 PATROL_SECONDS = 2.0  # between two looks at which nodes are there and who has been silent for too long
 BUNDLES_AHEAD = 8  # a worker pauses when so many of its bundles wait to be taken
 TASK_SECONDS = 2.0  # of cheap groups that make a task
@@ -189,9 +189,8 @@ class Scheduler:
         """Nothing more comes of an attempt."""
         flight.streaming = False
         self._streaming -= 1
-        if error is None:
-            return
-        flight.job.error = str(error).strip()
+        if error is not None:
+            flight.job.error = str(error).strip()
 
     def _measured(self, found: Sequence[Measured]) -> list[TrialResult]:
         """What the pool has to say of some bundles."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -40,30 +40,46 @@ def left(table: pa.Table, pending: Iterable[Trial]) -> Estimate | None:
     all rows. Of a model that is walked from its first layer to its last the latter two say too much: early layers,
     which come first, cost the most.
     """
-    table = frame.ok(table)
-    found: dict[Kind, list[float]] = defaultdict(list)
-    columns = (frame.texts(table, "layer"), frame.texts(table, "perturbation"), frame.floats(table, "seconds"))
-    rows = 0
-    for layer, perturbation, seconds in zip(*columns, strict=True):
-        if not np.isfinite(seconds):
-            continue
-        rows += 1
-        for kind in _kinds(layer, perturbation):
-            found[kind].append(seconds)
-    if not rows:
+    means = Means.of(table)
+    if not means.rows:
         return None
-    means = {kind: float(np.mean(each)) for kind, each in found.items()}
-    total = sum(_nearest(means, _kinds(trial.layer or "", trial.perturbation)) for trial in pending)
-    return Estimate(total, rows)
+    nearest = (means.nearest(_kinds(trial.layer or "", trial.perturbation)) for trial in pending)
+    return Estimate(sum(filter(None, nearest)), means.rows)
+
+
+class Means:
+    """Mean seconds of rows that are alike, as they come in."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._sums: dict[Kind, tuple[float, int]] = {}
+
+    @classmethod
+    def of(cls, table: pa.Table) -> Self:
+        """Those of the rows of a table (COLUMNS) that are ok."""
+        means, table = cls(), frame.ok(table)
+        columns = (frame.texts(table, "layer"), frame.texts(table, "perturbation"), frame.floats(table, "seconds"))
+        for layer, perturbation, seconds in zip(*columns, strict=True):
+            means.note(layer, perturbation, seconds)
+        return means
+
+    def note(self, layer: str, perturbation: str, seconds: float) -> None:
+        """One more row."""
+        if np.isfinite(seconds):
+            self.rows += 1
+            for kind in _kinds(layer, perturbation):
+                total, count = self._sums.get(kind, (0.0, 0))
+                self._sums[kind] = total + seconds, count + 1  # at once: other threads look on
+
+    def nearest(self, kinds: Sequence[Kind]) -> float | None:
+        """Of the first of these that there is; None without one."""
+        found = next((self._sums[kind] for kind in kinds if kind in self._sums), None)
+        return found and found[0] / found[1]
 
 
 def _kinds(layer: str, perturbation: str) -> list[Kind]:
     """What a row is like, the nearest likeness first. The whole model is like no layer."""
     return [(layer, perturbation), ("of a layer", perturbation, "any"), ()] if layer else [("", perturbation), ()]
-
-
-def _nearest(means: dict[Kind, float], kinds: Sequence[Kind]) -> float:
-    return next(means[kind] for kind in kinds if kind in means)
 
 
 class Work:
@@ -75,13 +91,8 @@ class Work:
 
     def __init__(self, folder: parts.Where, pending: Sequence[Trial]) -> None:
         self._pending = Counter((trial.layer or "", trial.perturbation) for trial in pending)
-        self._sums: dict[Kind, tuple[float, int]] = {}
+        self._means = Means.of(parts.load(folder, COLUMNS)) if pending and parts.names(folder) else Means()
         self.done = 0.0  # seconds, of this run
-        if pending and parts.names(folder):
-            table = frame.ok(parts.load(folder, COLUMNS))
-            columns = (frame.texts(table, "layer"), frame.texts(table, "perturbation"), frame.floats(table, "seconds"))
-            for layer, perturbation, seconds in zip(*columns, strict=True):
-                self._note(layer, perturbation, seconds)
 
     def learn(self, result: TrialResult) -> None:
         """One more trial is done."""
@@ -89,21 +100,14 @@ class Work:
         self._pending[trial.layer or "", trial.perturbation] -= 1
         self.done += result.seconds
         if result.status == "ok":
-            self._note(trial.layer or "", trial.perturbation, result.seconds)
+            self._means.note(trial.layer or "", trial.perturbation, result.seconds)
 
     def left(self) -> float | None:
         """Seconds, over all workers; None as long as there is no row like one of the trials."""
         total = 0.0
         for (layer, perturbation), count in list(self._pending.items()):  # asked by other threads
-            known = [self._sums[kind] for kind in _kinds(layer, perturbation)[:-1] if kind in self._sums]
-            if count > 0 and not known:
+            mean = self._means.nearest(_kinds(layer, perturbation)[:-1])
+            if count > 0 and mean is None:
                 return None
-            if count > 0:
-                total += count * known[0][0] / known[0][1]
+            total += max(count, 0) * (mean or 0.0)
         return total
-
-    def _note(self, layer: str, perturbation: str, seconds: float) -> None:
-        if np.isfinite(seconds):
-            for kind in _kinds(layer, perturbation):
-                total, count = self._sums.get(kind, (0.0, 0))
-                self._sums[kind] = total + seconds, count + 1  # at once: other threads look on
