@@ -23,17 +23,18 @@ Metered = Callable[[TrialResult], None]
 
 
 class Recorder:
-    """Takes the results of a run on the driver. `open_recorder` makes one."""
+    """Takes the results of a run on the driver: of the trials that are `pending`. `open_recorder` makes one."""
 
     def __init__(
         self,
         rows: ParquetSink,
+        pending: Sequence[Trial],
         display: progress.Progress,
         book: Logbook,
         tracker: tracking.Tracker,
         interrupts: Interrupts,
     ) -> None:
-        self.rows, self.display, self.book = rows, display, book
+        self.rows, self.pending, self.display, self.book = rows, pending, display, book
         self.first_error: str | None = None
         self.meter: Metered | None = None  # where Ray is up: its own metrics too
         self._tracker, self._interrupts = tracker, interrupts
@@ -101,7 +102,7 @@ def open_recorder(
     others = len(rows.status.keys() - {trial.id for trial in planned}) if planned else 0
     about = {"command": info["command"], "started_at": info["started_at"], "others": others}
     with progress.Progress(cast(progress.Kind, config.progress)) as display:
-        recorder = Recorder(rows, display, Logbook(rows.folder), tracker, interrupts)
+        recorder = Recorder(rows, pending, display, Logbook(rows.folder), tracker, interrupts)
         before = len(planned) - len(pending) if planned else len(done)
         display.start(info["planned"], done=before, work=Work(rows.folder, pending) if pending else None)
         heart = heartbeat.Heart(rows.folder, lambda: {**about, **recorder.beat()})

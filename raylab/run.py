@@ -70,10 +70,8 @@ def _work(
         console.print(session.plan_table(experiment, trials, rows.status, rows.folder))
         sink.write_run_info(rows.folder, info)
         rows.retry(trial.id for trial in trials)
-        done = rows.done()
-        pending = [trial for trial in trials if trial.id not in done]
         with open_recorder(config, info, rows, trials, tracker, interrupts) as recorder:
-            for batch in _stream(config.cluster, config.spectral, experiment, pending, recorder):
+            for batch in _stream(config.cluster, config.spectral, experiment, recorder):
                 recorder.take(batch)
         assert rows.status.keys() >= {trial.id for trial in trials}, "a trial came back neither ok nor failed"
     return recorder.first_error
@@ -107,9 +105,9 @@ def _stream(
     cluster: ClusterConfig,
     options: SpectralOptions,
     experiment: Experiment,
-    pending: Sequence[Trial],
     recorder: Recorder,
 ) -> Iterator[list[TrialResult]]:
+    pending = recorder.pending
     if not pending:
         return
     if cluster.backend == "inline":
