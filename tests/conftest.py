@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+# Read when Ray is imported, which a test may do before raylab's preflight says the same: under `uv run pytest` each
+# start of a worker would rebuild an environment, for half a minute.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+
 with contextlib.suppress(ImportError):  # a GPU box runs tests/gpu with torch, numpy and pytest alone
     from hypothesis import settings
 

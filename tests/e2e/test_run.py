@@ -1,4 +1,4 @@
-"""The command as a person types it, in a process of its own."""
+"""The command as a person types it, in a process of its own; what it refuses, in this one."""
 
 import csv
 import os
@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from raylab import places
-from raylab import run as command
 from raylab.experiments import checkpoints
 from raylab.report import several
 from raylab.results import load, statuses
+from raylab.run import main
 
 TINY = ["debug=tiny", "cluster=inline", "progress=plain"]
 ON_RAY = ["debug=tiny", "cluster=local", "progress=plain"]
@@ -26,9 +26,9 @@ VOLATILE = {"seconds", "train_seconds", "started_at", "finished_at", "host", "co
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     where = [] if any(word.startswith("results=") for word in arguments) else ["results=out"]
-    words = [sys.executable, "-m", "raylab.run", *where, *arguments]
+    command = [sys.executable, "-m", "raylab.run", *where, *arguments]
     return subprocess.Popen(
-        words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
@@ -123,7 +123,8 @@ def test_plan_shows_the_work_and_does_none_of_it(tmp_path):
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, says):
     monkeypatch.chdir(tmp_path)
-    code = command.main(["results=out", *TINY, *arguments])
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the command puts its folder there
+    code = main(["results=out", *TINY, *arguments])
     err = capsys.readouterr().err
     assert code == 2
     assert err.startswith("raylab: ") and says in err
@@ -209,7 +210,7 @@ def test_killed_at_random_moments_loses_and_doubles_nothing(tmp_path):
     more, planned = ["models=70", "train.epochs=8"], 70 * ROWS // 2
     moments, seen, hits = random.Random(0), 0, 0
     (disturbed := tmp_path / "disturbed").mkdir()
-    for _ in range(2):  # 20 times over: `python -m benchmarks.faults`
+    for _ in range(3):
         process = start(disturbed, *ON_RAY, *more)
         while process.poll() is None and len(committed(disturbed)) <= seen:
             time.sleep(0.05)
@@ -218,7 +219,7 @@ def test_killed_at_random_moments_loses_and_doubles_nothing(tmp_path):
         process.communicate()
         before, seen = seen, len(committed(disturbed))
         hits += before < seen < planned
-    assert hits, "the kills did not hit a run at work: the test shows nothing"
+    assert hits >= 2, "the kills did not hit a run at work: the test shows nothing"
     code, _, err = run(disturbed, *ON_RAY, *more)
     assert code == 0, err
     (quiet := tmp_path / "quiet").mkdir()
@@ -239,8 +240,8 @@ def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(tmp_path, sent):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
-    said, again = err.strip().splitlines()[-2:]
-    assert said.startswith("Interrupted. Finished trials are kept") and "models=200" in again
+    said, command = err.strip().splitlines()[-2:]
+    assert said.startswith("Interrupted. Finished trials are kept") and "models=200" in command
     assert 0 < len(rows(tmp_path)) < 2600
 
 
