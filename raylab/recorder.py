@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from raylab import places
 from raylab.config import Config
 from raylab.errors import LOG_OF, LOGS, LOGS_OF
 from raylab.interrupts import Interrupts
@@ -18,6 +20,8 @@ from raylab.results.estimate import Work
 from raylab.results.logbook import Logbook
 from raylab.results.sink import ParquetSink
 from raylab.types import Trial, TrialResult
+
+LOOK_SECONDS = 1.0  # while rows wait for a place that is out of reach
 
 Metered = Callable[[TrialResult], None]
 
@@ -41,6 +45,7 @@ class Recorder:
         self._counts: Counter[prometheus.Labels] = Counter()
         self._seconds: dict[prometheus.Labels, float] = defaultdict(float)
         self._last: dict[str, Any] = {}
+        self._in_outage = False
 
     def take(self, results: Sequence[TrialResult]) -> None:
         """More results. One of a trial that has a row already changes nothing."""
@@ -52,11 +57,20 @@ class Recorder:
     def tick(self) -> None:
         """Commit rows that are due. Call it now and then while no result comes in."""
         self.rows.tick()
+        self._say_outage()
+        if self.rows.is_full:
+            self._commit()
         self._tracker.progress(self.display.numbers)
 
-    def committing(self) -> AbstractContextManager[None]:
-        """Rows are committed when the block ends, before whatever is around it, such as Ray, takes its time to end."""
-        return self._interrupts.keeping(self.rows.flush)
+    @contextmanager
+    def committing(self) -> Iterator[None]:
+        """Rows are committed when the block ends, before whatever is around it, such as Ray, takes its time to end.
+
+        If it ends well, that waits for a place that is out of reach; after an interrupt it is tried once.
+        """
+        with self._interrupts.keeping(self.rows.flush):
+            yield
+            self._commit()
 
     def fail(self, error: str) -> None:
         """An error that has no row."""
@@ -68,6 +82,22 @@ class Recorder:
         self.book.send()
         prometheus.write(self.rows.folder, dict(self._counts), dict(self._seconds), numbers)
         return {**numbers, **self._last}
+
+    def _commit(self) -> None:
+        while not self.rows.commit():
+            self._say_outage()
+            time.sleep(LOOK_SECONDS)
+        self._say_outage()
+
+    def _say_outage(self) -> None:
+        """When rows begin to wait for their place, and when it answers again."""
+        reason = self.rows.outage
+        if reason and not self._in_outage:
+            minutes = round(places.GIVE_UP_SECONDS / 60)
+            self.display.say(f"{reason}\nWork goes on and rows wait here; tried again for {minutes} minutes.")
+        if self._in_outage and not reason:
+            self.display.say(f"{self.rows.folder} answers again: no row is lost.")
+        self._in_outage = bool(reason)
 
     def _take(self, result: TrialResult) -> None:
         self.display.advance(result)

@@ -21,20 +21,24 @@ class Checkpoints:
     def load(self, checkpoint: str) -> dict[str, Array] | None:
         """The tensors of a checkpoint by name, or None where it was never saved or cannot be read."""
         from safetensors import SafetensorError
-        from safetensors.numpy import load_file
 
         try:
-            with self.place.local([_name(checkpoint)]) as (path,):
-                return load_file(path)
+            return places.patiently(lambda: self._load(checkpoint))
         except (OSError, SafetensorError):
             return None
 
     def save(self, checkpoint: str, tensors: Mapping[str, Array]) -> None:
-        """Keep tensors: the file appears whole or not at all."""
+        """Keep tensors: the file appears whole or not at all. Waits for a place that is out of reach: they are dear."""
         from safetensors.numpy import save
 
         content = save(dict(tensors))
-        self.place.replace(_name(checkpoint), lambda file: file.write(content))
+        places.patiently(lambda: self.place.replace(_name(checkpoint), lambda file: file.write(content)))
+
+    def _load(self, checkpoint: str) -> dict[str, Array]:
+        from safetensors.numpy import load_file
+
+        with self.place.local([_name(checkpoint)]) as (path,):
+            return load_file(path)
 
     def remove(self, checkpoint: str) -> None:
         """Let go of a checkpoint, if there is one."""

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from raylab.errors import UserError
 from raylab.places.folder import Folder
-from raylab.places.place import Lock, Place
+from raylab.places.outage import GIVE_UP_SECONDS, Outage, patiently
+from raylab.places.place import Lock, Place, UnreachableError
 
-__all__ = ["Folder", "Lock", "Place", "at", "is_url"]
+__all__ = ["GIVE_UP_SECONDS", "Folder", "Lock", "Outage", "Place", "UnreachableError", "at", "is_url", "patiently"]
 
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 SECRET = re.compile(r"//[^/@]*:[^/@]*@|\?")

@@ -10,12 +10,14 @@ import contextlib
 import errno
 import functools
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from raylab.errors import UserError, first_line
+from raylab.places.place import UnreachableError
 from raylab.places.remote import Remote
 
 
@@ -74,10 +76,19 @@ class Other(Remote):
         except (FileNotFoundError, FileExistsError, UserError):
             raise
         except Exception as error:  # every library has exceptions of its own
-            raise UserError(
+            kind = UnreachableError if _is_of_the_way(error) else UserError
+            raise kind(
                 f"{self.url} cannot be used ({first_line(error)}): mend it and run the same command again; "
                 "committed rows are kept."
             ) from error
+
+
+def _is_of_the_way(error: Exception) -> bool:
+    """Whether it is the network or the server that fails, as far as the exceptions of so many libraries tell."""
+    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+        return True
+    answers = (getattr(error, name, None) for name in ("status", "status_code", "code"))
+    return any(isinstance(answer, int) and (answer >= 500 or answer in (408, 429)) for answer in answers)
 
 
 def _takes_whole_files(system: Any) -> bool:

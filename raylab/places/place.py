@@ -7,7 +7,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Protocol
 
+from raylab.errors import UserError
+
 Write = Callable[[IO[bytes]], object]  # puts the content of a file into a stream
+
+
+class UnreachableError(UserError):
+    """A place does not answer, or not now. It may later: what was to be written is not refused."""
 
 
 class Lock(Protocol):
@@ -31,7 +37,8 @@ class Lock(Protocol):
 class Place(Protocol):
     """A folder, local or not. Names are of files directly in it; those with a leading dot are nobody's but its own.
 
-    Errors are OSErrors or, where the reason is known and is not the file, UserErrors.
+    Errors are OSErrors or, where the reason is known and is not the file, UserErrors: UnreachableError where the same
+    may go well later.
     """
 
     def __truediv__(self, name: str) -> Place:

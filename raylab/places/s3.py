@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raylab.errors import UserError, first_line
+from raylab.places.place import UnreachableError
 from raylab.places.remote import AT_ONCE, Remote
 
 ATTEMPTS = 8
@@ -25,6 +26,7 @@ MISSING = {"NoSuchKey", "404", "NotFound"}
 TAKEN = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 REFUSED = {"AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"}
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
+BUSY = {"429", "SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequests"}
 INSTALL = "s3:// needs boto3: `uv sync --extra s3`, or `pip install boto3`."
 
 
@@ -91,7 +93,7 @@ class S3(Remote):
         except ClientError as error:
             raise self._explained(name, error) from error
         except (BotoCoreError, OSError) as error:
-            raise UserError(_without_answer(self.url, error)) from error
+            raise _without_answer(self.url, error) from error
 
     def _explained(self, name: str, error: Any) -> Exception:
         code = str(error.response.get("Error", {}).get("Code", ""))
@@ -108,22 +110,28 @@ class S3(Remote):
             return UserError(f"The credentials for {self.url} have expired ({code}): renew them, {AGAIN}")
         if code == "RequestTimeTooSkewed":
             return UserError(f"S3 refuses {self.url}, as this machine's clock is wrong: set it (NTP), {AGAIN}")
-        return UserError(_without_answer(self.url, error))
+        busy = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500 or code in BUSY
+        return _not_reached(UnreachableError if busy else UserError, self.url, error)
 
 
 AGAIN = "and run the same command again: committed rows are kept."
 
 
-def _without_answer(url: str, error: Exception) -> str:
-    from botocore.exceptions import NoCredentialsError, PartialCredentialsError, ProfileNotFound
+def _without_answer(url: str, error: Exception) -> UserError:
+    from botocore import exceptions as said
 
-    if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound):
-        return (
+    if isinstance(error, said.NoCredentialsError | said.PartialCredentialsError | said.ProfileNotFound):
+        return UserError(
             f"There are no credentials for {url}: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
             "or work on a machine whose role may write there."
         )
+    cut_off = isinstance(error, said.ConnectionError | said.HTTPClientError | said.IncompleteReadError | OSError)
+    return _not_reached(UnreachableError if cut_off else UserError, url, error)
+
+
+def _not_reached(kind: type[UserError], url: str, error: Exception) -> UserError:
     advice = f"see whether AWS_ENDPOINT_URL is right, or wait until S3 answers, {AGAIN}"
-    return f"{url} cannot be reached ({first_line(error)}): {advice}"
+    return kind(f"{url} cannot be reached ({first_line(error)}): {advice}")
 
 
 @functools.cache

@@ -29,6 +29,7 @@ from raylab.types import TrialResult
 
 DAMAGED = "damaged"  # the folder, beside that of the parts, where damaged ones are kept
 DONE = ("ok", "skipped")
+MOST_FLUSHES = 100  # times `flush_rows` that may wait for a place that is out of reach
 
 
 class ResultSink(Protocol):
@@ -52,9 +53,10 @@ class ParquetSink:
 
     `folder`: a path, a URL or a place. `of` is the Arrow schema of the rows (`schema.schema(experiment.columns)`),
     `provenance` what all rows of this run have in common. Rows are committed when `flush_rows` are waiting, or the
-    oldest has waited `flush_seconds` (seen at `write` and `tick`), and on `close`. A damaged part is set aside, so that
-    its trials are run again; `set_aside` says so, in a line each. Raises UserError where the folder is in use, or
-    cannot be written.
+    oldest has waited `flush_seconds` (seen at `write` and `tick`), and on `close`. While the folder is out of reach
+    they wait on (`outage` says why) and are tried again; `flush` and `close` try once. A damaged part is set aside, so
+    that its trials are run again; `set_aside` says so, in a line each. Raises UserError where the folder is in use,
+    cannot be written, or stays out of reach for a quarter of an hour.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class ParquetSink:
         self._waiting: dict[str, list[dict[str, Any]]] = {"ok": [], "failed": []}
         self._oldest = clock()
         self._publishing: tuple[str, pa.Table] | None = None
+        self._outage = places.Outage(clock)
         self.set_aside: list[str] = []
         with _disk(self.folder):
             self._lock = self.folder.lock()
@@ -112,6 +115,21 @@ class ParquetSink:
     def status(self) -> Mapping[str, str]:
         """Status by trial id, of every row there is."""
         return self._status
+
+    @property
+    def waiting(self) -> int:
+        """Rows that are not committed yet."""
+        return sum(map(len, self._waiting.values()))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many wait for a folder that is out of reach that no more should come."""
+        return self.waiting >= MOST_FLUSHES * self._flush_rows
+
+    @property
+    def outage(self) -> str | None:
+        """Why rows wait longer than they should: the folder is out of reach. None where it answers."""
+        return None if self._outage.reason is None else str(self._outage.reason)
 
     def done(self) -> set[str]:
         """Ids of trials whose row is ok or skipped."""
@@ -161,9 +179,24 @@ class ParquetSink:
 
     def tick(self) -> None:
         """Commit if rows are due. Call it now and then while no result comes in."""
-        waiting = sum(map(len, self._waiting.values()))
+        waiting = self.waiting
         if waiting and (waiting >= self._flush_rows or self._clock() - self._oldest >= self._flush_seconds):
+            self.commit()
+
+    def commit(self) -> bool:
+        """Commit all rows that wait, unless the folder is out of reach: False then, and it is not asked too often.
+
+        Raises UserError where it has been for too long.
+        """
+        if not self._outage.due:
+            return False
+        try:
             self.flush()
+        except places.UnreachableError as error:
+            self._outage.silent(error)
+            return False
+        self._outage.answered()
+        return True
 
     def flush(self) -> None:
         """Commit all rows that wait."""

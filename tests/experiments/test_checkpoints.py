@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from raylab.errors import UserError
 from raylab.experiments import checkpoints
 
 
@@ -31,3 +32,17 @@ def test_weights_are_kept_found_and_let_go_of(kept):
     kept.remove("a")
     kept.remove("a")
     assert kept.kept() == {"b"}
+
+
+def test_weights_wait_for_s3_and_are_refused_at_once_where_it_says_no(cloud, monkeypatch):
+    slept = []  # by botocore too
+    monkeypatch.setattr("time.sleep", slept.append)
+    kept = checkpoints.of(cloud.bucket("outage") + "/study")
+    cloud.disturb("503", lambda method, path, before: before < 7)  # of three attempts each
+    kept.save("a", {"w": np.ones(2)})
+    cloud.disturb("500", lambda method, path, before: before < 4)
+    assert kept.load("a")["w"].tolist() == [1, 1] and slept.count(10) == 3
+    cloud.disturb("refused", lambda *_: True)
+    with pytest.raises(UserError, match="check the credentials"):
+        kept.save("a", {"w": np.ones(2)})
+    cloud.disturb()

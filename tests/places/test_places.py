@@ -183,3 +183,43 @@ def test_without_boto3_there_is_one_line_that_says_what_to_install(cloud, monkey
 
 def test_a_file_url_is_the_folder(tmp_path):
     assert places.at(f"file://{tmp_path}") == places.at(tmp_path) == places.at(places.at(str(tmp_path)))
+
+
+class RefusalError(Exception):
+    def __init__(self, code):
+        self.code = code
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (ConnectionResetError("reset by peer"), True),
+        (TimeoutError("no answer"), True),
+        (RefusalError(503), True),
+        (RefusalError(429), True),
+        (RefusalError(403), False),
+        (PermissionError("not yours"), False),
+    ],
+)
+def test_other_systems_are_out_of_reach_or_refuse(error, passes, monkeypatch):
+    place = places.at("memory://outage/study")
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(type(place._system), "ls", fail)
+    with pytest.raises(UserError, match="committed rows are kept") as caught:
+        place.names()
+    assert isinstance(caught.value, places.UnreachableError) == passes
+
+
+def test_an_address_where_nobody_listens_is_out_of_reach(cloud, unslept, monkeypatch):
+    from raylab.places import s3
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    s3._client.cache_clear()
+    try:
+        with pytest.raises(places.UnreachableError, match=r"cannot be reached .*EndpointConnectionError"):
+            places.at("s3://bucket/study").names()
+    finally:
+        s3._client.cache_clear()

@@ -147,3 +147,60 @@ def test_a_truncated_part_is_named_set_aside_and_redone(url):
         sink.write(good(1))
     assert set(rows(url)) == {PLAN[0].id, PLAN[1].id}
     assert (places.at(url) / "damaged").read("part-000002.parquet") == half
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_rows_wait_while_s3_is_out_of_reach_and_are_committed_when_it_answers(url, cloud):
+    clock = Clock()
+    with opened(url, flush_seconds=2, clock=clock) as sink:
+        sink.write(good(0))
+        sink.flush()
+        cloud.disturb("503", lambda *_: True)
+        clock.now = 2
+        sink.write(good(1))
+        clock.now = 4
+        sink.tick()
+        assert "SlowDown" in sink.outage and sink.waiting == 1
+        asked = cloud.requests.total()
+        clock.now = 13  # the folder is not asked at each tick
+        sink.write(bad(2))
+        assert cloud.requests.total() == asked and not sink.commit()
+        clock.now = 14
+        sink.tick()
+        assert cloud.requests.total() > asked and sink.outage
+        cloud.disturb()
+        assert set(rows(url)) == {PLAN[0].id}
+        clock.now = 24
+        sink.tick()
+        assert sink.outage is None and sink.waiting == 0
+        assert set(rows(url)) == {PLAN[0].id, PLAN[1].id, PLAN[2].id}
+
+
+def test_an_outage_is_not_waited_out_for_ever(url, cloud):
+    clock = Clock()
+    with opened(url, flush_rows=1, clock=clock) as sink:
+        cloud.disturb("500", lambda *_: True)
+        sink.write(good(0))
+        clock.now = 890
+        assert not sink.commit()
+        clock.now = 901
+        with pytest.raises(UserError, match="wait until S3 answers, and run the same command again"):
+            sink.tick()
+        cloud.disturb()
+    assert set(rows(url)) == {PLAN[0].id}
+
+
+def test_what_is_no_outage_ends_the_run_at_once(url, cloud):
+    with opened(url, flush_rows=1) as sink:
+        cloud.disturb("refused", lambda *_: True)
+        with pytest.raises(UserError, match="check the credentials"):
+            sink.write(good(0))
+        cloud.disturb()
+    assert set(rows(url)) == {PLAN[0].id}

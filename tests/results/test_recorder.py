@@ -1,0 +1,81 @@
+"""The driver's results while their place is out of reach: it waits, says so once, and commits them all."""
+
+import contextlib
+import io
+import itertools
+
+import made_up
+import pytest
+from rich.console import Console
+
+from raylab import places, recorder
+from raylab.errors import UserError
+from raylab.interrupts import Interrupts
+from raylab.places import outage
+from raylab.recorder import Recorder
+from raylab.report.progress import Progress
+from raylab.results import ParquetSink, load, schema
+from raylab.results.logbook import Logbook
+from raylab.types import TrialResult
+
+PLAN = made_up.trials(2)
+NUMBER = itertools.count()
+
+
+class NoTracker:
+    def progress(self, numbers):
+        pass
+
+
+@pytest.fixture
+def url(cloud, monkeypatch):
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(outage, "AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(recorder, "LOOK_SECONDS", 0.02)
+    return f"{cloud.bucket('recorded')}/{next(NUMBER)}"
+
+
+@contextlib.contextmanager
+def at_work(url):
+    """A recorder that commits each row, and its screen."""
+    screen = io.StringIO()
+    rows = ParquetSink(url, schema.schema(made_up.COLUMNS), made_up.PROVENANCE, flush_rows=1)
+    with rows, Progress("plain", Console(file=screen, width=400)) as display:
+        yield Recorder(rows, PLAN, display, Logbook(url), NoTracker(), Interrupts(lambda: None)), screen
+
+
+def good(at):
+    return TrialResult(PLAN[at], "ok", {"accuracy": 0.5})
+
+
+def test_the_end_of_a_run_waits_for_s3(url, cloud):
+    with at_work(url) as (taking, screen):
+        with taking.committing():
+            taking.take([good(0)])
+            cloud.disturb("503", lambda method, path, before: "trials" in path and method == "PUT" and before < 15)
+            taking.take([good(1), good(2)])
+            assert taking.rows.waiting == 2
+        assert taking.rows.waiting == 0 and load(url, ["trial_id"]).num_rows == 3
+        said = [line for line in screen.getvalue().splitlines() if line]
+        assert "SlowDown" in said[0] and said[1].startswith("Work goes on and rows wait here")
+        assert said[2:] == [f"{url} answers again: no row is lost."]
+
+
+def test_an_interrupt_does_not(url, cloud):
+    with at_work(url) as (taking, _):
+        cloud.disturb("503", lambda method, path, before: True)
+        with pytest.raises(UserError, match="committed rows are kept") as ended, taking.committing():
+            taking.take([good(0)])
+            raise KeyboardInterrupt
+        assert isinstance(ended.value, places.UnreachableError)
+        cloud.disturb()
+
+
+def test_more_than_a_driver_can_hold_is_not_taken_in(url, cloud, monkeypatch):
+    monkeypatch.setattr("raylab.results.sink.MOST_FLUSHES", 2)
+    with at_work(url) as (taking, _):
+        cloud.disturb("503", lambda method, path, before: "trials" in path and method == "PUT" and before < 9)
+        taking.take([good(0)])
+        assert taking.rows.waiting == 1
+        taking.take([good(1)])
+        assert taking.rows.waiting == 0
