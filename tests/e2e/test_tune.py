@@ -70,7 +70,7 @@ def test_a_sweep_that_was_killed_gives_the_rows_of_raylab_run(lab):
     kill_when(start(lab, "raylab.tune", *words), lambda: 4 <= len(statuses(lab / "out")) < 36)
     there = {row["checkpoint"] + f" {row['epoch']}" for row in load(lab / "out").to_pylist()}
     code, out, err = run(lab, "raylab.tune", *words)
-    assert code == 0 and f"{len(statuses(lab / 'plain'))} trials" in out, err
+    assert code == 0 and f"{len(statuses(lab / 'plain'))} trials" in out, out + err
     same = {"config"}  # it knows of the pause
     strip = lambda found: {key: {k: v for k, v in row.items() if k not in same} for key, row in found.items()}  # noqa: E731
     assert strip(rows(lab / "out")) == strip(rows(lab / "plain"))
