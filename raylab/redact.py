@@ -34,7 +34,7 @@ _IN_TEXT = (
     (re.compile(rf"(?<![\w.-])(--{_NAME}\s+)([^\s-]\S*)", re.IGNORECASE), rf"\1{HIDDEN}"),
     # tokens of Hugging Face, AWS, GitHub, GitLab, Slack, OpenAI, W&B's and Google's keys; JSON web tokens; PEM
     (re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}"
-                r"|glpat-[\w-]{16,}|xox[abprs]-[\w-]{10,}|sk-[\w-]{20,}|AIza[\w-]{30,}"
+                r"|glpat-[\w-]{16,}|xox[abprs]-[\w-]{10,}|(?<!/)sk-(?=[\w-]*\d)[\w-]{20,}|AIza[\w-]{30,}"
                 r"|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"), HIDDEN),
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), HIDDEN),
 )  # fmt: skip

@@ -16,12 +16,13 @@ from rich.console import Console
 
 from raylab import config as configuration
 from raylab import places, samples, search_screen, session
-from raylab.cluster import preflight
+from raylab.cluster import nodes, preflight
+from raylab.errors import UserError
 from raylab.interrupts import Interrupts
 from raylab.recorder import Recorder, open_recorder
 from raylab.report import samples as shown
 from raylab.report.tracking import Tracker, open_tracker
-from raylab.results import load, searched, sink, statuses
+from raylab.results import load, parts, searched, sink, statuses
 from raylab.samples import Groups, Plan, Samples
 from raylab.session import CONFIG_DIR, EXIT_OK, FLUSH_ROWS, FLUSH_SECONDS
 from raylab.types import Trial, TrialResult
@@ -149,10 +150,11 @@ def _work(plan: Plan, home: Path, rows: sink.ParquetSink, driver: _Driver) -> No
     where = (cluster.address, cluster.workers, cluster.object_store_gb, plan.open)
     with preflight.watched_session(*where, recorder.book.write, recorder.display.say) as recorder.meter:
         from raylab.cluster import tuning
-        from raylab.cluster.nodes import Shape
         from raylab.cluster.room import Room
 
-        recorder.display.set_workers(Room(Shape.of(cluster)).workers)
+        recorder.display.set_workers(Room(nodes.Shape.of(cluster)).workers)
+        if cluster.address != "local":
+            _require_shared(Path(config.results))
         tune = config.tune
         search = tuning.Search(
             folder=home,
@@ -178,6 +180,15 @@ def _work(plan: Plan, home: Path, rows: sink.ParquetSink, driver: _Driver) -> No
         searched.write_samples(Path(config.results), shown.ranked(told, tune.metric, tune.mode))
     if not any(each.failed for each in ended):
         (home / FINISHED).write_text(str(plan.samples))
+
+
+def _require_shared(folder: Path) -> None:
+    """Tune's workers write their checkpoints into the results folder, wherever they are."""
+    if hosts := nodes.that_lack(folder.absolute() / parts.RUN_INFO):
+        raise UserError(
+            f"{folder} is not seen from {', '.join(hosts)}, and Ray Tune keeps its checkpoints there: give "
+            "results=FOLDER on a drive that all nodes share, or leave out cluster= to use this machine alone."
+        )
 
 
 def _jobs(plan: Plan, rows: sink.ParquetSink) -> list[int] | None:

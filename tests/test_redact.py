@@ -15,6 +15,7 @@ HARMLESS = [
     "Write key=value, quoted where it has brackets; KEY=choice(a,b)",
     "KeyError: 'key'",
     "user@host:/path a@b.c https://host/x?layer=fc1",
+    "/data/sk-learn-2024-models-of-ours and sk-learn-models-of-the-others",
     "monkey=3 hotkey: 2, my password is fine",
 ]
 SECRET = {
@@ -29,6 +30,7 @@ SECRET = {
     "aws_secret_access_key = hidden1": "aws_secret_access_key = ***",
     "(clientSecret=hidden1)": "(clientSecret=***)",
     "mine is hf_" + "hidden1" * 4: "mine is ***",
+    "mine is sk-" + "hidden1" * 4: "mine is ***",
     "-----BEGIN RSA PRIVATE KEY-----\nhidden1\n-----END RSA PRIVATE KEY-----": "***",
 }
 

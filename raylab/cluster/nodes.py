@@ -64,6 +64,23 @@ def alive() -> dict[str, Resources]:
     return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
 
 
+def that_lack(file: Path) -> list[str]:
+    """The hosts, of the nodes that are there, on which there is no such file: that do not share its drive."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    @ray.remote(num_cpus=0)
+    def is_there() -> bool:
+        return file.exists()
+
+    nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+    asked = {
+        name: is_there.options(scheduling_strategy=NodeAffinitySchedulingStrategy(name, soft=False)).remote()
+        for name in nodes
+    }
+    return [nodes[name] for name, answer in asked.items() if not ray.get(answer)]
+
+
 def launchable(present: int, wanted: Resources) -> list[tuple[Resources, int]]:
     """The kinds of node that may still join, and how many of each; none where there is no autoscaler.
 

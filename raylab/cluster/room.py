@@ -64,6 +64,11 @@ class Room:
         others = [name for name, node in self.nodes.items() if name not in avoid and self._shape.slots(node)]
         return others[next(self._turn) % len(others)] if avoid and others else None
 
+    def _what_to_lower(self) -> str:
+        takes = {"gpus_per_worker": self._shape.gpus, "memory_gb_per_worker": self._shape.memory_gb}
+        takes |= {"cpus_per_worker": self._shape.cpus, "gpus_per_eigen_actor": self._gpus_per_actor}
+        return " or ".join(f"cluster.{key}={amount:g}" for key, amount in takes.items() if amount)
+
     def require(self) -> None:
         """Raise UserError where no node can hold a worker, nor one that the autoscaler could launch."""
         kinds = [kind for kind, _ in self._launchable]
@@ -73,6 +78,5 @@ class Room:
         more = f", one that the autoscaler can launch {nodes.describe(kinds)}" if kinds else ""
         raise UserError(
             f"No node can hold a worker of {self._shape}{actors}: the largest has {nodes.describe(self.nodes.values())}"
-            f"{more}. Leave out cluster=gpu, or lower cluster.cpus_per_worker, cluster.gpus_per_worker, "
-            "cluster.memory_gb_per_worker or cluster.gpus_per_eigen_actor."
+            f"{more}. Lower {self._what_to_lower()}, or take a cluster that has it."
         )

@@ -94,6 +94,13 @@ def _check_cluster(cluster: ClusterConfig) -> None:
         raise UserError(f"cluster.cpus_per_worker={cluster.cpus_per_worker:g} must be more than 0, such as 1 or 0.5.")
     if cluster.deadline_minutes is not None and cluster.deadline_minutes <= 0:
         raise UserError(f"cluster.deadline_minutes={cluster.deadline_minutes:g} must be more than 0, or null.")
+    shares = ("gpus_per_worker", "gpus_per_eigen_actor", "memory_gb_per_worker")
+    for key in shares if cluster.backend in ("inline", "threads") else ():
+        if getattr(cluster, key):
+            raise UserError(
+                f"cluster.{key}={getattr(cluster, key):g} is for workers of Ray, which cluster={cluster.backend} has "
+                "not: leave it out, or give cluster=local."
+            )
     least = {"gpus_per_worker": 0, "gpus_per_eigen_actor": 0, "memory_gb_per_worker": 0}
     least |= {"retries": 0, "object_store_gb": 0.1}
     for key, minimum in least.items():

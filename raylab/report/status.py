@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     watcher = Watcher(given.results)
     try:
-        found = _watch(watcher, given.format) if given.watch else watcher.look()
+        found = _watch(watcher, given.format) if given.watch else _look(watcher)
     except UserError as error:
         print(f"raylab.status: {error}", file=sys.stderr)
         return 2
@@ -58,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--watch", action="store_true", help="look again and again, until none is running")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="json: a list, an object a folder")
     return parser
+
+
+def _look(watcher: Watcher) -> list[Status]:
+    """Once. On S3 a driver that died is known to be silent after most of a minute only: a terminal says so."""
+    with Console(stderr=True).status("listening for a sign of life"):
+        return watcher.look()
 
 
 def _watch(watcher: Watcher, form: str) -> list[Status]:
@@ -120,7 +126,8 @@ def _told(status: Status) -> list[tuple[str, str | Text]]:
     return [
         ("Trials", Text(_trials(status)) + failed),
         ("Rate", f"{pace(status.rate)}{workers}" if status.rate is not None and status.elapsed else ""),
-        ("To go", f"about {duration(status.remaining)}" if running and status.remaining is not None else ""),
+        ("Damaged", _damaged(status)),
+        ("To go", f"about {duration(status.remaining)}" if running and status.remaining else ""),
         ("Driver", driver),
         ("Since", _since(status)),
         ("Last row", f"{last['at'][:19].replace('T', ' ')} UTC: {last['trial']}, {last['status']}" if last else ""),
@@ -128,6 +135,13 @@ def _told(status: Status) -> list[tuple[str, str | Text]]:
         ("Last error", f"{error['trial']}: {error['error']}" if error else ""),
         (again, status.command or ""),
     ]
+
+
+def _damaged(status: Status) -> Text:
+    """The parts by name; the next run says what becomes of each."""
+    if not status.damaged:
+        return Text("")
+    return Text(f"{', '.join(status.damaged)}: the next run works these trials again", style="bold red")
 
 
 def _trials(status: Status) -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raylab import places
-from raylab.errors import UserError
+from raylab.errors import UserError, first_line
 from raylab.places import Place
 
 Where = str | Path | Place  # of results: a folder or a URL
@@ -77,7 +77,7 @@ def _opened(part: Part) -> Iterator[pq.ParquetFile]:
         raise
     except (pa.ArrowException, OSError) as error:
         raise DamagedPartError(
-            f"{part.place} is damaged ({_first_line(error)}): run the same command again; it sets the part aside, and "
+            f"{part.place} is damaged ({first_line(error)}): run the same command again; it sets the part aside, and "
             "only its trials are run again."
         ) from error
 
@@ -178,10 +178,6 @@ def _together(unify: Callable[[], T]) -> T:
         return unify()
     except pa.ArrowException as error:
         raise UserError(
-            f"The parts of this folder do not fit together ({_first_line(error)}): "
+            f"The parts of this folder do not fit together ({first_line(error)}): "
             "they come from runs with different columns; give each its own results folder."
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -32,6 +32,7 @@ class Status:
     planned: int | None  # trials of the last command
     done: int  # rows that are ok or skipped
     failed: int
+    damaged: tuple[str, ...]  # parts that cannot be read: the next run works their trials again
     host: str | None  # of the driver
     pid: int | None
     workers: int | None
@@ -50,6 +51,7 @@ class Watcher:
     def __init__(self, folders: Sequence[parts.Where]) -> None:
         self._folders = [places.at(folder) for folder in folders]
         self._counted: dict[str, tuple[int, int]] = {}
+        self._damaged: set[str] = set()
 
     def look(self) -> list[Status]:
         """How they stand now. Takes a beat, or a few of one that is dead. Raises UserError where there is no run."""
@@ -60,7 +62,7 @@ class Watcher:
 
     def _status(self, folder: Place, alive: bool) -> Status:
         info, beat = sink.read_run_info(folder), heartbeat.read(folder)
-        rows, failed = self._count(folder)
+        rows, failed, damaged = self._count(folder)
         planned = info.get("planned")
         done = max(0, rows - int(beat.get("others") or 0))
         error = beat.get("last_error")
@@ -73,6 +75,7 @@ class Watcher:
             planned=planned,
             done=done,
             failed=failed,
+            damaged=damaged,
             host=beat.get("host"),
             pid=beat.get("pid"),
             workers=beat.get("workers"),
@@ -85,21 +88,30 @@ class Watcher:
             command=info.get("command"),
         )
 
-    def _count(self, folder: Place) -> tuple[int, int]:
-        """Rows that did not fail, and rows that did, by the parts' footers."""
+    def _count(self, folder: Place) -> tuple[int, int, tuple[str, ...]]:
+        """Rows that did not fail, rows that did, by the parts' footers; the parts of which that cannot be read."""
         home, there = parts.trials(folder), parts.names(folder)
-        for name in there:
-            if str(home.file(name)) not in self._counted:
+        files = [str(home.file(name)) for name in there]
+        for name, file in zip(there, files, strict=True):
+            if file not in self._counted:
                 # Failed rows, which a starting run tries again, may be gone by now.
                 with contextlib.suppress(FileNotFoundError), parts.opened(folder, [name]) as (part,):
-                    self._counted[part.place] = parts.count(part)
-        counted = [self._counted.get(str(home.file(name)), (0, 0)) for name in there]
-        return sum(good for good, _ in counted), sum(failed for _, failed in counted)
+                    try:
+                        self._counted[file] = parts.count(part)
+                    except parts.DamagedPartError:
+                        self._counted[file] = (0, 0)
+                        self._damaged.add(file)
+        counted = [self._counted.get(file, (0, 0)) for file in files]
+        damaged = tuple(file for file in files if file in self._damaged)
+        return sum(good for good, _ in counted), sum(failed for _, failed in counted), damaged
 
 
 def _require(folder: Place) -> None:
     if not folder.exists():
-        raise UserError(f"There is no folder {folder}: give the results folder of a run, such as results/digits.")
+        raise UserError(
+            f"There is no folder {folder}: give the results folder of a run, such as results/digits. One that has just "
+            "begun makes it within seconds."
+        )
     if not sink.read_run_info(folder):
         raise UserError(f"{folder} is no results folder: it has no {parts.RUN_INFO}.")
 

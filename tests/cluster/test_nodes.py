@@ -95,10 +95,12 @@ def test_refuses_what_no_node_can_hold_now_or_later(cluster):
     there, kinds = cluster
     there["head"] = SMALL
     kinds.append((BIG, 3))
-    with pytest.raises(UserError, match=r"worker of 1 CPU, 4 GPUs: .* can launch 8 CPUs, 2 GPUs and 60 GiB\. Leave"):
+    with pytest.raises(UserError, match=r"worker of 1 CPU, 4 GPUs: .* can launch 8 CPUs, 2 GPUs and 60 GiB\. Lower"):
         Room(Shape(gpus=4))
     with pytest.raises(UserError, match=r"1 CPU, 0 GPUs, 64 GiB: the largest has 4 CPUs, 0 GPUs and 16 GiB, one"):
         Room(Shape(memory_gb=64))
+    with pytest.raises(UserError, match=r"Lower cluster\.cpus_per_worker=99, or take a cluster that has it\.$"):
+        Room(Shape(cpus=99))
 
 
 def test_eigensolvers_on_a_gpu_leave_its_rest_and_all_cpus_to_workers(cluster):

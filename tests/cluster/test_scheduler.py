@@ -1,8 +1,9 @@
 import os
+import socket
 
 import pytest
 
-from raylab.cluster import inline
+from raylab.cluster import inline, nodes
 from raylab.cluster.nodes import Shape
 from raylab.cluster.preflight import ray_session
 from raylab.cluster.room import Room
@@ -88,9 +89,15 @@ def test_what_no_worker_survives_fails_alone(ray_here):
 def test_refuses_what_no_node_can_hold(ray_here):
     with pytest.raises(UserError, match="No node can hold a worker of 1 CPU, 4 GPUs: the largest has 2 CPUs, 0 GPUs"):
         Room(Shape(gpus=4))
-    with pytest.raises(UserError, match=r"9999 GiB: the largest has .* lower .* cluster\.memory_gb_per_worker"):
+    with pytest.raises(UserError, match=r"9999 GiB: the largest has .* Lower cluster\.memory_gb_per_worker=9999 or"):
         Room(Shape(memory_gb=9999))
     assert Room(Shape(cpus=0.5)).workers == 4
+
+
+def test_nodes_that_do_not_share_a_drive_are_found(ray_here, tmp_path):
+    (tmp_path / "here").touch()
+    assert nodes.that_lack(tmp_path / "here") == []
+    assert nodes.that_lack(tmp_path / "elsewhere") == [socket.gethostname()]
 
 
 def test_workers_compute_with_one_thread(ray_here):

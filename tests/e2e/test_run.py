@@ -117,6 +117,7 @@ def test_plan_shows_the_work_and_does_none_of_it(tmp_path):
         (["cluster.workers=99"], "must be between 1 and"),
         (["cluster.eigen_actors=-1"], "must be at least 1"),
         (["cluster.cpus_per_worker=0"], "must be more than 0"),
+        (["cluster=inline", "cluster.gpus_per_worker=1"], "is for workers of Ray, which cluster=inline has not"),
         (["cluster.object_store_gb=0.01"], "must be at least 0.1"),
         (["--verbose"], "--help"),
     ],

@@ -27,6 +27,14 @@ def test_one_folder_in_full(folder, capsys, monkeypatch):
     assert "fcn 1, fc1: Oops: no" in out and "models=9" in out and "1 min 01 s of work" in out
 
 
+def test_damaged_parts_are_named(folder, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    part = sorted((folder / "trials").iterdir())[0]
+    part.write_bytes(b"PAR1")
+    assert main([str(folder)]) == 4
+    assert f"{part}: the next run works these trials again" in capsys.readouterr().out
+
+
 def test_several_as_a_table_and_as_json_with_the_code_of_the_worst(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "250")
     made_up.folder(tmp_path / "two", models=2)

@@ -56,6 +56,16 @@ def test_states(tmp_path, planned, beat, state):
     assert look(path).state == state
 
 
+def test_a_damaged_part_is_named_and_the_others_are_counted(tmp_path):
+    path = folder(tmp_path, planned=1000)
+    part = files(path)[0]
+    lost, whole = pq.read_table(part).num_rows, look(path)
+    part.write_bytes(part.read_bytes()[:400])
+    status = look(path)
+    assert status.damaged == (str(part),) and whole.damaged == ()
+    assert status.done + status.failed == whole.done + whole.failed - lost and lost > 0
+
+
 def test_a_living_one_runs_and_rows_of_other_trials_do_not_count(tmp_path):
     path = folder(tmp_path, planned=40)
     done, failed = counts(path)
