@@ -97,7 +97,7 @@ class Picture:
         targets = [target] if alone else [target / f"{self.name}.{kind}" for kind in ("png", "svg")]
         targets[0].parent.mkdir(parents=True, exist_ok=True)
         with _styled():
-            figure = self._together()
+            figure = _laid_out(self._together())
             for each in targets:
                 metadata = {"Date": None} if each.suffix == ".svg" else {}
                 figure.savefig(each, facecolor=PAPER, metadata=metadata)
@@ -112,7 +112,7 @@ class Picture:
         """How a notebook shows it."""
         data = io.BytesIO()
         with _styled():
-            self._together().savefig(data, format="png", facecolor=PAPER, dpi=110)
+            _laid_out(self._together()).savefig(data, format="png", facecolor=PAPER, dpi=110)
         return data.getvalue()
 
     def inline(self) -> list[str]:
@@ -169,6 +169,14 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
+def _laid_out(figure: Figure) -> Figure:
+    """The same figure, its layout found once: matplotlib finds it, and draws, twice for each file that is saved."""
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+    figure.set_layout_engine(None)
+    return figure
+
+
 @contextmanager
 def _styled() -> Iterator[None]:
     import matplotlib as mpl
@@ -191,7 +199,7 @@ def _inline(panel: Panel, prefix: str) -> str:
     figure = _figure(panel.width, panel.height)
     panel.fill(figure.subplots())
     text = io.StringIO()
-    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    _laid_out(figure).savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return page_svg(text.getvalue(), panel.title, prefix)
 
 
