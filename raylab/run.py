@@ -15,6 +15,7 @@ from raylab import config as configuration
 from raylab import experiments, places, session, spectral
 from raylab.cluster import inline, preflight
 from raylab.config import ClusterConfig, Config, unread
+from raylab.experiments import checkpoints
 from raylab.interrupts import Interrupts
 from raylab.recorder import Recorder, open_recorder
 from raylab.report.tracking import Tracker, open_tracker
@@ -69,6 +70,7 @@ def _work(
         session.say_set_aside(console, rows)
         console.print(session.plan_table(experiment, trials, rows.status, rows.folder))
         sink.write_run_info(rows.folder, info)
+        checkpoints.of(config.results).tidy()
         rows.retry(trial.id for trial in trials)
         with open_recorder(config, info, rows, trials, tracker, interrupts) as recorder:
             for batch in _stream(config.cluster, config.spectral, experiment, recorder):

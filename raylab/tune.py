@@ -18,6 +18,7 @@ from raylab import config as configuration
 from raylab import places, samples, search_screen, session
 from raylab.cluster import nodes, preflight
 from raylab.errors import UserError
+from raylab.experiments import checkpoints
 from raylab.interrupts import Interrupts
 from raylab.recorder import Recorder, open_recorder
 from raylab.report import samples as shown
@@ -110,6 +111,7 @@ def _search(
         session.say_set_aside(console, rows)
         console.print(search_screen.plan_table(plan, trials, rows.status, folder))
         sink.write_run_info(folder, info)
+        checkpoints.of(config.results).tidy()
         again = rows.retry(rows.failed())
         planned = () if plan.is_search else trials
         with open_recorder(config, info, rows, planned, tracker, interrupts) as recorder:

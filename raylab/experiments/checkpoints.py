@@ -44,6 +44,10 @@ class Checkpoints:
         """Let go of a checkpoint, if there is one."""
         self.place.remove(_name(checkpoint))
 
+    def tidy(self) -> None:
+        """Remove what writers that were killed have left, which may be gigabytes. For who holds the lock."""
+        self.place.tidy()
+
     def kept(self) -> set[str]:
         """The checkpoints that are there; ask once for many."""
         return {name.removesuffix(ENDING) for name in self.place.names() if name.endswith(ENDING)}

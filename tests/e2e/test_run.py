@@ -228,11 +228,34 @@ def test_killed_at_random_moments_loses_and_doubles_nothing(tmp_path):
     assert rows(disturbed) == rows(quiet)
 
 
+@pytest.fixture
+def where(request):
+    """This machine alone, or a cluster that is there before a run and after it."""
+    if request.param == "alone":
+        yield ON_RAY
+        return
+    import ray
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 2, "object_store_memory": 150 * 1024**2, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    try:
+        yield [*ON_RAY, "cluster=ray", f"cluster.address={cluster.address}"]
+        ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
+        deadline = time.monotonic() + 60
+        while (free := ray.available_resources().get("CPU", 0)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert free == 2, "who interrupted a run has left its workers behind"
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
 @pytest.mark.cluster
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(tmp_path, sent):
+@pytest.mark.parametrize(("where", "sent"), [("alone", signal.SIGINT), ("joined", signal.SIGTERM)], indirect=["where"])
+def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(tmp_path, where, sent):
     more = ["models=200", "train.epochs=20"]
-    process = start(tmp_path, *ON_RAY, *more)
+    process = start(tmp_path, *where, *more)
     trials = tmp_path / "out" / "trials"
     deadline = time.monotonic() + 100
     while not any(trials.glob("*.parquet")) and time.monotonic() < deadline:

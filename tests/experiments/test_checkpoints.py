@@ -1,5 +1,7 @@
 """Trained weights that are kept, here or on S3, so that another machine does not train again."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,8 @@ def test_weights_are_kept_found_and_let_go_of(kept):
     half = kept.place.read("a.safetensors")[:50]
     kept.place.replace("a.safetensors", lambda file: file.write(half))
     assert kept.load("a") is None  # it is trained again
+    kept.tidy()
+    assert kept.kept() == {"a", "b"}
     kept.remove("a")
     kept.remove("a")
     assert kept.kept() == {"b"}
@@ -46,3 +50,22 @@ def test_weights_wait_for_s3_and_are_refused_at_once_where_it_says_no(cloud, mon
     with pytest.raises(UserError, match="check the credentials"):
         kept.save("a", {"w": np.ones(2)})
     cloud.disturb()
+
+
+def test_what_a_killed_worker_has_left_is_tidied(tmp_path):
+    kept = checkpoints.of(str(tmp_path))
+    kept.tidy()  # where there is no folder yet
+    kept.save("a", {"w": np.ones(2)})
+
+    names = []
+
+    def killed(file):
+        names.extend(path.name for path in kept.place.path.iterdir() if path.name != "a.safetensors")
+        raise SystemExit
+
+    with contextlib.suppress(SystemExit):
+        kept.place.replace("b.safetensors", killed)
+    (half,) = names
+    (kept.place.path / half).write_bytes(b"half")  # which the kill of a process would have left
+    kept.tidy()
+    assert [path.name for path in kept.place.path.iterdir()] == ["a.safetensors"]
