@@ -1,6 +1,6 @@
 """What faults cost: each is done to a run of a small real job, whose rows are then compared with an undisturbed run's.
 
-    python -m benchmarks.faults [worker hang raylet cut minute eigensolver memory driver disk damage s3 clock]
+    python -m benchmarks.faults [worker hang raylet cut minute eigensolver memory driver disk damage s3 outage clock]
 
 Machines are network namespaces (tests/cluster/machines.py: Linux, root): a head, which runs the driver and no trials,
 and two workers of one CPU each. Ray takes a silent node for dead after three seconds, as in our cluster.yaml. Wall
@@ -65,6 +65,7 @@ AWS = {
     "AWS_MAX_ATTEMPTS": "10",
 }
 BAD_ANSWERS = 0.2  # of S3's
+OUTAGE_SECONDS = 120
 
 
 class Fault(NamedTuple):
@@ -160,15 +161,14 @@ def damaged(cluster: Cluster, folder: Path) -> Seconds:
     return run(cluster, folder, None, notice="Set aside")
 
 
-def bad_s3(cluster: Cluster, folder: Path) -> Seconds:
-    """One in five answers is that it is busy, or that something went wrong."""
-    chance, url = random.Random(0), f"s3://bucket/{folder.name}"
+@contextmanager
+def on_s3(cluster: Cluster, folder: Path) -> Iterator[tuple[Cloud, str, dict[str, str]]]:
+    """S3, a URL of results there, and the environment that knows of it; in the end the folder has their parts."""
+    url = f"s3://bucket/{folder.name}"
     with Cloud(cluster.gateway, PORT) as cloud:
-        os.environ |= cloud.environment | {"AWS_MAX_ATTEMPTS": "10"}
+        os.environ |= cloud.environment | {"AWS_MAX_ATTEMPTS": AWS["AWS_MAX_ATTEMPTS"]}
         cloud.bucket("bucket")
-        before = {name: os.environ[name] for name in os.environ if name.startswith("AWS_")}
-        cloud.disturb("503", lambda *_: chance.random() < BAD_ANSWERS)
-        seconds = run(cluster, url, None, **before)
+        yield cloud, url, {name: os.environ[name] for name in os.environ if name.startswith("AWS_")}
         cloud.disturb()
         subprocess.run(
             [sys.executable, "-c", "import sys; from raylab import places; from raylab.results import parts\n"
@@ -176,7 +176,25 @@ def bad_s3(cluster: Cluster, folder: Path) -> Seconds:
              "for name in home.names(): to.create(name, lambda file: file.write(home.read(name)))", url, str(folder)],
             check=True,
         )  # fmt: skip
-    return seconds
+
+
+def bad_s3(cluster: Cluster, folder: Path) -> Seconds:
+    """One in five answers is that it is busy, or that something went wrong."""
+    chance = random.Random(0)
+    with on_s3(cluster, folder) as (cloud, url, environment):
+        cloud.disturb("503", lambda *_: chance.random() < BAD_ANSWERS)
+        return run(cluster, url, None, **environment)
+
+
+def silent_s3(cluster: Cluster, folder: Path) -> Seconds:
+    """It does nothing for longer than its library tries again, in the middle of the run."""
+    with on_s3(cluster, folder) as (cloud, url, environment):
+
+        def disturb(cluster: Cluster) -> None:
+            cloud.disturb("503", lambda *_: True)
+            threading.Timer(OUTAGE_SECONDS, cloud.disturb).start()
+
+        return run(cluster, url, disturb, notice="rows wait here", **environment)
 
 
 def undisturbed(cluster: Cluster, folder: Path) -> Seconds:
@@ -199,6 +217,7 @@ FAULTS = {
     "disk": Fault("the disk full", full_disk),
     "damage": Fault("a part cut off, another with a changed byte", damaged),
     "s3": Fault(f"results on S3, which refuses {BAD_ANSWERS:.0%} of requests", bad_s3, 2 * [AWS]),
+    "outage": Fault(f"S3 does nothing for {OUTAGE_SECONDS} s", silent_s3, 2 * [AWS]),
     "clock": Fault("a worker's clock a day ahead", undisturbed, [{"LD_PRELOAD": str(DAY_AHEAD)}, {}]),
 }
 

@@ -70,7 +70,7 @@ def write(machine: Machine, name: str, cluster: dict) -> None:
     (machine.own / "tmp/home/checkout" / name).write_text(yaml.safe_dump(cluster, sort_keys=False))
 
 
-def rows(folder: Path) -> dict[str, dict]:
+def rows(folder: Path | str) -> dict[str, dict]:
     """Every row by trial, without what may differ between two runs of the same work."""
     table = load(folder).to_pylist()
     found = {row["trial_id"]: {k: repr(v) for k, v in row.items() if k not in VOLATILE} for row in table}

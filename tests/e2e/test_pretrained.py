@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 from raylab.results import load
 from raylab.run import main
 from tests import tiny_pretrained
+from tests.cluster import clusters
 
 TINY = ["cluster=inline", "progress=plain", "metrics=[norms]", "spectral.min_evals=1", "draws=2"]
 GPT2 = ["experiment=gpt2", "model.source=gpt2", "data.root=text.txt", "data.context=12", "+data.cache=cache", *TINY]
 OWN = ["experiment=mine", "--config-dir", "conf", *TINY]
 ROWS = 1 + 10 * (1 + 2)  # the baseline, ten layers as they are and with two draws
-VOLATILE = {"seconds", "started_at", "finished_at", "host", "config", "code", "versions"}
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +52,6 @@ def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def rows(results: Path) -> dict[str, dict]:
-    table = load(results).to_pylist()
-    found = {row["trial_id"]: {k: repr(v) for k, v in row.items() if k not in VOLATILE} for row in table}
-    assert len(found) == len(table), "a trial is in the results twice"
-    return found
-
-
 @pytest.fixture(scope="module")
 def measured(lab) -> str:
     code, out, err = run(lab, *GPT2, "results=out")
@@ -76,16 +69,16 @@ def test_what_a_lower_precision_costs_is_on_the_baselines_row_and_in_the_report(
 
 
 def test_a_language_model_ends_in_rows_and_a_report(lab, measured):
-    found = rows(lab / "out")
+    found = clusters.rows(lab / "out")
     assert len(found) == ROWS and {row["status"] for row in found.values()} == {"'ok'"}
     assert "out/report.html" in measured and (lab / "out" / "report.html").stat().st_size > 10_000
 
 
 def test_more_draws_add_rows_to_those_that_are_there(lab, measured, monkeypatch, capsys):
     monkeypatch.chdir(lab)
-    before = rows(lab / "out")
+    before = clusters.rows(lab / "out")
     assert main([*GPT2, "results=out", "draws=3"]) == 0
-    after = rows(lab / "out")
+    after = clusters.rows(lab / "out")
     assert len(after) == ROWS + 10 and before.items() <= after.items()
     assert main([*GPT2, "results=out", "draws=3", "data.context=10"]) == 2
     assert "out holds another study (another version of data)" in capsys.readouterr().err
@@ -97,7 +90,7 @@ def test_an_experiment_of_ones_own_on_a_module_of_ones_own(lab, monkeypatch, cap
     assert main([*OWN, "results=mine", "plan=true"]) == 0
     assert "10 trials" in capsys.readouterr().out and not (lab / "mine").exists()
     assert main([*OWN, "results=mine"]) == 0
-    assert {row["layer"] for row in rows(lab / "mine").values()} == {"None", "'stem'", "'body'", "'head'"}
+    assert {row["layer"] for row in clusters.rows(lab / "mine").values()} == {"None", "'stem'", "'body'", "'head'"}
 
 
 @pytest.mark.parametrize(
@@ -142,5 +135,5 @@ def test_ray_gives_the_rows_of_one_process(lab, measured, tmp_path):
     arguments = [*GPT2, "cluster=local", "cluster.workers=2", f"results={tmp_path}/r"]
     code, _, err = run(lab, *[word for word in arguments if word != "cluster=inline"])
     assert code == 0, err
-    here = rows(lab / "out")
-    assert rows(tmp_path / "r").items() <= here.items()
+    here = clusters.rows(lab / "out")
+    assert clusters.rows(tmp_path / "r").items() <= here.items()

@@ -14,13 +14,13 @@ import pytest
 from raylab import places
 from raylab.experiments import checkpoints
 from raylab.report import several
-from raylab.results import load, statuses
+from raylab.results import statuses
 from raylab.run import main
+from tests.cluster import clusters
 
 TINY = ["debug=tiny", "cluster=inline", "progress=plain"]
 ON_RAY = ["debug=tiny", "cluster=local", "progress=plain"]
 ROWS = 2 * (1 + 3 * 4)  # two models: the baseline, and three layers with four perturbations each
-VOLATILE = {"seconds", "train_seconds", "started_at", "finished_at", "host", "config", "code", "versions"}
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
@@ -40,10 +40,7 @@ def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
 
 def rows(folder: Path) -> dict[str, dict]:
     """Every row by trial, without what may differ between two runs of the same work."""
-    table = load(folder / "out").to_pylist()
-    found = {row["trial_id"]: {k: repr(v) for k, v in row.items() if k not in VOLATILE} for row in table}
-    assert len(found) == len(table), "a trial is in the results twice"
-    return found
+    return clusters.rows(folder / "out")
 
 
 def committed(folder: Path) -> dict[str, str]:
@@ -286,9 +283,7 @@ def test_killed_on_one_machine_it_goes_on_from_s3_on_another(undisturbed, tmp_pa
     code, out, err = run(there, *TINY, f"results={url}")
     assert code == 0, err
     assert f"2 x fcn-32x2; {2 - len(kept)} to train" in out and len(kept) >= 1
-    table = load(url).to_pylist()
-    after = {row["trial_id"]: {k: repr(v) for k, v in row.items() if k not in VOLATILE} for row in table}
-    assert len(after) == len(table) and after == rows(undisturbed[0])
+    assert clusters.rows(url) == rows(undisturbed[0])
     assert not list(here.iterdir()) and not list(there.iterdir())
     assert b"swordfish" not in places.at(url).read("run.json")
     assert b"<html" in places.at(url).read("report.html")

@@ -10,8 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from raylab.results import load
-
-VOLATILE = {"seconds", "started_at", "finished_at", "host", "config", "code", "versions"}
+from tests.cluster import clusters
 
 
 def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
@@ -23,7 +22,10 @@ def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
 
 def rows(results: Path) -> dict[tuple[str, str], dict]:
     table = load(results).to_pylist()
-    found = {(row["model"], row["layer"]): {k: repr(v) for k, v in row.items() if k not in VOLATILE} for row in table}
+    found = {
+        (row["model"], row["layer"]): {k: repr(v) for k, v in row.items() if k not in clusters.VOLATILE}
+        for row in table
+    }
     assert len(found) == len(table), "a layer is in the results twice"
     return found
 
