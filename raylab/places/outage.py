@@ -15,41 +15,41 @@ T = TypeVar("T")
 
 
 class Outage:
-    """How long a place has been silent, by the clock of who asks. `reason` is what it said last, None while it answers.
-
-    Ask only when it is `due`, and tell how it went: `answered`, or `silent`, which raises in the end.
-    """
+    """How long a place has been silent, by the clock of who asks."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._since = self._last = 0.0
-        self.reason: UnreachableError | None = None
+        self.reason: UnreachableError | None = None  # what it said last; None while it answers
+
+    def ask(self, what: Callable[[], T]) -> T:
+        """What it answers. Raises UnreachableError, at once where it was silent a moment ago."""
+        if self.reason and self._clock() - self._last < AGAIN_SECONDS:
+            raise self.reason
+        try:
+            answer = what()
+        except UnreachableError as error:
+            self._last = self._clock()
+            self._since = self._since if self.reason else self._last
+            self.reason = error
+            raise
+        self.reason = None
+        return answer
 
     @property
-    def due(self) -> bool:
-        """Whether it may be asked (again)."""
-        return self.reason is None or self._clock() - self._last >= AGAIN_SECONDS
-
-    def answered(self) -> None:
-        """It is over."""
-        self.reason = None
-
-    def silent(self, error: UnreachableError) -> None:
-        """It begins, or goes on. Raises the error where that has lasted too long."""
-        self._last = self._clock()
-        if self.reason is None:
-            self._since = self._last
-        self.reason = error
-        if self._last - self._since >= GIVE_UP_SECONDS:
-            raise error
+    def is_long(self) -> bool:
+        """Whether there is no hope left."""
+        return self.reason is not None and self._last - self._since >= GIVE_UP_SECONDS
 
 
 def patiently(ask: Callable[[], T]) -> T:
     """What `ask` returns, as soon as its place can be reached. For where nothing else can be done meanwhile."""
-    outage = Outage()
+    began: float | None = None
     while True:
         try:
             return ask()
-        except UnreachableError as error:
-            outage.silent(error)
+        except UnreachableError:
+            began = began or time.monotonic()
+            if time.monotonic() - began >= GIVE_UP_SECONDS:
+                raise
             time.sleep(AGAIN_SECONDS)

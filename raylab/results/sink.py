@@ -184,22 +184,20 @@ class ParquetSink:
             self.commit()
 
     def commit(self) -> bool:
-        """Commit all rows that wait, unless the folder is out of reach: False then, and it is not asked too often.
-
-        Raises UserError where it has been for too long.
-        """
-        if not self._outage.due:
-            return False
+        """Commit all rows that wait. False: the folder is out of reach. Raises UserError where it long has been."""
         try:
             self.flush()
-        except places.UnreachableError as error:
-            self._outage.silent(error)
+        except places.UnreachableError:
+            if self._outage.is_long:
+                raise
             return False
-        self._outage.answered()
         return True
 
     def flush(self) -> None:
-        """Commit all rows that wait."""
+        """Commit all rows that wait. Raises UserError, at once where the folder was out of reach a moment ago."""
+        self._outage.ask(self._flush)
+
+    def _flush(self) -> None:
         self._settle()
         for kind in self._waiting:
             if self._waiting[kind]:

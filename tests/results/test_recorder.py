@@ -3,6 +3,7 @@
 import contextlib
 import io
 import itertools
+import threading
 
 import made_up
 import pytest
@@ -69,6 +70,8 @@ def test_an_interrupt_does_not(url, cloud):
             raise KeyboardInterrupt
         assert isinstance(ended.value, places.UnreachableError)
         cloud.disturb()
+        threading.Event().wait(outage.AGAIN_SECONDS)  # time.sleep does nothing here
+    assert load(url, ["trial_id"]).num_rows == 1
 
 
 def test_more_than_a_driver_can_hold_is_not_taken_in(url, cloud, monkeypatch):

@@ -28,6 +28,14 @@ def url(cloud, monkeypatch):
     return cloud.bucket(f"results-{next(NUMBER)}") + "/study"
 
 
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
 def opened(url, **options):
     return ParquetSink(url, SCHEMA, made_up.PROVENANCE, **options)
 
@@ -110,25 +118,33 @@ def test_a_number_that_was_given_up_is_not_given_out_again(url, monkeypatch):
 
 
 def test_an_outage_ends_in_one_line_and_loses_nothing_that_was_committed(url, cloud):
-    with opened(url) as sink:
+    clock = Clock()
+    with opened(url, clock=clock) as sink:
         sink.write(good(0))
         sink.flush()
         sink.write(good(1))
         cloud.disturb("503", lambda method, *_: method == "PUT")
         with pytest.raises(UserError, match=r"SlowDown.*wait until S3 answers, and run the same command again"):
             sink.flush()
+        asked = cloud.requests.total()
+        with pytest.raises(UserError, match="SlowDown"):  # Ctrl-C commits at several places: S3 is asked once
+            sink.flush()
+        assert cloud.requests.total() == asked
         cloud.disturb()
         assert set(rows(url)) == {PLAN[0].id}
+        clock.now = 10
     assert set(rows(url)) == {PLAN[0].id, PLAN[1].id}
 
 
 @pytest.mark.parametrize("lost", [2, 3])  # of three attempts
 def test_a_commit_whose_answer_is_lost_counts_once(url, cloud, lost):
-    with opened(url) as sink:
+    clock = Clock()
+    with opened(url, clock=clock) as sink:
         sink.write(good(0))
         cloud.disturb("lost", lambda method, path, before: method == "PUT" and before < lost)
         with pytest.raises(UserError) if lost == 3 else contextlib.nullcontext():
             sink.flush()
+        clock.now = 10
         sink.write(good(1))
     assert len(parts.names(url)) == 2 and set(rows(url)) == {PLAN[0].id, PLAN[1].id}
 
@@ -147,14 +163,6 @@ def test_a_truncated_part_is_named_set_aside_and_redone(url):
         sink.write(good(1))
     assert set(rows(url)) == {PLAN[0].id, PLAN[1].id}
     assert (places.at(url) / "damaged").read("part-000002.parquet") == half
-
-
-class Clock:
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        return self.now
 
 
 def test_rows_wait_while_s3_is_out_of_reach_and_are_committed_when_it_answers(url, cloud):
@@ -194,6 +202,7 @@ def test_an_outage_is_not_waited_out_for_ever(url, cloud):
         with pytest.raises(UserError, match="wait until S3 answers, and run the same command again"):
             sink.tick()
         cloud.disturb()
+        clock.now = 911
     assert set(rows(url)) == {PLAN[0].id}
 
 
