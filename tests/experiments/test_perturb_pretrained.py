@@ -251,7 +251,7 @@ def test_one_expert_is_perturbed_and_nothing_else(place):
 def test_workers_that_share_a_gpu_share_what_may_lie_there(place):
     overrides = ["layers=[transformer.wpe]", "activations.gpu_gb=10"]
     for gpus, gb in ((0, 10), (0.25, 2.5), (1, 10), (2, 10)):
-        experiment = gpt2(place, *overrides, f"cluster.gpus_per_worker={gpus}")
+        experiment = gpt2(place, *overrides, "cluster=local", f"cluster.gpus_per_worker={gpus}")
         assert (experiment.activations.gpu_gb, experiment.activations.host_gb) == (gb, 8)
 
 
