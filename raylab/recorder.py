@@ -134,7 +134,7 @@ def open_recorder(
     with progress.Progress(cast(progress.Kind, config.progress)) as display:
         recorder = Recorder(rows, pending, display, Logbook(rows.folder), tracker, interrupts)
         before = len(planned) - len(pending) if planned else len(done)
-        display.start(info["planned"], done=before, work=Work(rows.folder, pending) if pending else None)
+        display.start(info["planned"], done=before, work=Work(rows.means, pending) if pending else None)
         heart = heartbeat.Heart(rows.folder, lambda: {**about, **recorder.beat()})
         interrupts.last_words.append(heart.interrupt)
         with heart, recorder.book.of_this_process(), recorder.committing():

@@ -19,7 +19,7 @@ from raylab.experiments import checkpoints
 from raylab.interrupts import Interrupts
 from raylab.recorder import Recorder, open_recorder
 from raylab.report.tracking import Tracker, open_tracker
-from raylab.results import sink, statuses
+from raylab.results import estimate, sink, statuses
 from raylab.session import CONFIG_DIR, EXIT_OK, FLUSH_ROWS, FLUSH_SECONDS
 from raylab.types import Experiment, SpectralOptions, Trial, TrialResult
 
@@ -46,7 +46,7 @@ def run(config: Config, settings: dict[str, Any], command: str, interrupts: Inte
     session.refuse_another_study(folder, settings, identity)
     trials = experiment.trials()
     if config.plan:
-        console.print(session.plan_table(experiment, trials, statuses(folder), folder))
+        console.print(session.plan_table(experiment, trials, statuses(folder), estimate.of_folder(folder), folder))
         return EXIT_OK
     info = session.run_info(settings, identity, command, len(trials))
     with open_tracker(config.tracking, config.name, info, folder) as tracker:
@@ -68,7 +68,7 @@ def _work(
     ) as rows:
         console = Console()
         session.say_set_aside(console, rows)
-        console.print(session.plan_table(experiment, trials, rows.status, rows.folder))
+        console.print(session.plan_table(experiment, trials, rows.status, rows.means, rows.folder))
         sink.write_run_info(rows.folder, info)
         checkpoints.of(config.results).tidy()
         rows.retry(trial.id for trial in trials)

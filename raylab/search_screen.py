@@ -11,6 +11,7 @@ from rich.console import Console
 from raylab import places, session
 from raylab.errors import UserError, last_line
 from raylab.report import samples as shown
+from raylab.results import estimate
 from raylab.results.text import TextTable
 from raylab.samples import Plan, Samples
 from raylab.types import Trial
@@ -55,10 +56,12 @@ def sample(plan: Plan, opened: Samples, ended: Ended) -> dict[str, Any]:
     }
 
 
-def plan_table(plan: Plan, trials: Sequence[Trial], status: Mapping[str, str], folder: Path) -> TextTable:
+def plan_table(
+    plan: Plan, trials: Sequence[Trial], status: Mapping[str, str], means: estimate.Means, folder: Path
+) -> TextTable:
     """Of a sweep that of raylab.run; of a search, what is searched and how."""
     if not isinstance(plan.open, Samples):
-        return session.plan_table(plan.experiment, trials, status, places.at(folder))
+        return session.plan_table(plan.experiment, trials, status, means, places.at(folder))
     tune = plan.config.tune
     lines = [[key, str(dimension)] for key, dimension in plan.open.space.items()]
     ranked = f"{'highest' if tune.mode == 'max' else 'lowest'} {tune.metric} first"

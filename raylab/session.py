@@ -131,11 +131,13 @@ def _refuse_overlap(folder: Place, settings: dict[str, Any]) -> None:
                 )
 
 
-def plan_table(experiment: Experiment, trials: Sequence[Trial], status: Mapping[str, str], folder: Place) -> TextTable:
-    """What is done and what is to do, as a table."""
+def plan_table(
+    experiment: Experiment, trials: Sequence[Trial], status: Mapping[str, str], means: estimate.Means, folder: Place
+) -> TextTable:
+    """What is done and what is to do, as a table. status, means: of the rows that the folder has."""
     done = {trial for trial, outcome in status.items() if outcome in sink.DONE}
     pending = [trial for trial in trials if trial.id not in done]
-    work = {**experiment.work(pending), **work_left(folder, pending)}
+    work = {**experiment.work(pending), **work_left(means, pending)}
     plan = tables.Plan(
         trials=trials,
         done=done,
@@ -152,9 +154,9 @@ def say_set_aside(console: Console, rows: sink.ParquetSink) -> None:
         console.print(f"[bold red]Set aside[/] {line}", highlight=False, soft_wrap=True)
 
 
-def work_left(folder: Place, pending: Sequence[Trial]) -> dict[str, str]:
+def work_left(means: estimate.Means, pending: Sequence[Trial]) -> dict[str, str]:
     """A note for the plan: seconds of work, by rows of earlier runs; nothing where there are none."""
-    found = estimate.of_folder(folder, pending)
+    found = estimate.left(means, pending)
     if found is None:
         return {}
     rows = f"{found.rows:,} rows" if found.rows > 1 else "the one row"

@@ -23,7 +23,7 @@ from raylab.interrupts import Interrupts
 from raylab.recorder import Recorder, open_recorder
 from raylab.report import samples as shown
 from raylab.report.tracking import Tracker, open_tracker
-from raylab.results import load, parts, searched, sink, statuses
+from raylab.results import estimate, load, parts, searched, sink, statuses
 from raylab.samples import Groups, Plan, Samples
 from raylab.session import CONFIG_DIR, EXIT_OK, FLUSH_ROWS, FLUSH_SECONDS
 from raylab.types import Trial, TrialResult
@@ -84,7 +84,7 @@ def run(plan: Plan, command: str, interrupts: Interrupts) -> int:
     session.refuse_another_study(places.at(folder), plan.settings, identity)
     trials = experiment.trials()
     if config.plan:
-        console.print(search_screen.plan_table(plan, trials, statuses(folder), folder))
+        console.print(search_screen.plan_table(plan, trials, statuses(folder), estimate.of_folder(folder), folder))
         return EXIT_OK
     info = session.run_info(plan.settings, identity, command, _planned(plan, trials))
     home = folder.absolute() / "tune" / configuration.study_digest(plan.settings, identity)
@@ -109,7 +109,7 @@ def _search(
     with sink.ParquetSink(folder, plan.schema(), session.common(info), FLUSH_ROWS, FLUSH_SECONDS) as rows:
         console = Console()
         session.say_set_aside(console, rows)
-        console.print(search_screen.plan_table(plan, trials, rows.status, folder))
+        console.print(search_screen.plan_table(plan, trials, rows.status, rows.means, folder))
         sink.write_run_info(folder, info)
         checkpoints.of(config.results).tidy()
         again = rows.retry(rows.failed())

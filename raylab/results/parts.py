@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -169,8 +170,9 @@ def count(part: Part) -> tuple[int, int]:
 
 
 def outcomes(rows: pa.Table) -> list[tuple[str, str]]:
-    """Trial id and status of each row."""
-    return list(zip(*(rows[name].to_pylist() for name in OUTCOME), strict=True))
+    """Trial id and status of each row. The few words of a status are shared: of a million rows they would weigh."""
+    trials, words = (rows[name].to_pylist() for name in OUTCOME)
+    return list(zip(trials, map(sys.intern, words), strict=True))
 
 
 def _together(unify: Callable[[], T]) -> T:

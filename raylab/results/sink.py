@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -24,7 +25,7 @@ import pyarrow.parquet as pq
 from raylab import places, redact
 from raylab.errors import UserError
 from raylab.places import Place
-from raylab.results import parts, schema
+from raylab.results import estimate, parts, schema
 from raylab.types import TrialResult
 
 DAMAGED = "damaged"  # the folder, beside that of the parts, where damaged ones are kept
@@ -78,6 +79,7 @@ class ParquetSink:
         self._publishing: tuple[str, pa.Table] | None = None
         self._outage = places.Outage(clock)
         self.set_aside: list[str] = []
+        self.means = estimate.Means()  # seconds of the rows that were there when it was opened
         with _disk(self.folder):
             self._lock = self.folder.lock()
         try:
@@ -102,7 +104,7 @@ class ParquetSink:
         """The parts of which every page can be read."""
         for part in files:
             try:
-                yield part, parts.read(part)
+                rows = parts.read(part)
             except parts.DamagedPartError as error:
                 content = self._trials.read(part.path.name)
                 (self.folder / DAMAGED).replace(part.path.name, lambda file, content=content: file.write(content))
@@ -110,6 +112,9 @@ class ParquetSink:
                 self.set_aside.append(
                     f"{str(error).partition(': run ')[0]}: it lies in {DAMAGED}/ now, and its trials are run again."
                 )
+                continue
+            self.means.take(rows)
+            yield part, rows
 
     @property
     def status(self) -> Mapping[str, str]:
@@ -223,7 +228,7 @@ class ParquetSink:
         if not any(self._waiting.values()):
             self._oldest = self._clock()
         self._waiting[name].append(row)
-        self._status[row["trial_id"]] = row["status"]
+        self._status[row["trial_id"]] = sys.intern(row["status"])
 
     def _publish(self, table: pa.Table) -> None:
         """A part of these rows. Where its number is taken, what took it counts, and the rest goes into the next."""

@@ -4,7 +4,7 @@ import made_up
 from rich.console import Console
 
 from raylab.report.progress import Progress, duration
-from raylab.results.estimate import Work
+from raylab.results.estimate import Means, Work
 from raylab.types import Trial, TrialResult
 
 OK, FAILED = (TrialResult(made_up.trials(1)[0], status, {}) for status in ("ok", "failed"))
@@ -88,12 +88,12 @@ def test_durations():
     assert {seconds: duration(seconds) for seconds in expected} == expected
 
 
-def test_a_model_that_trains_for_long_before_cheap_rows_does_not_mislead(tmp_path):
+def test_a_model_that_trains_for_long_before_cheap_rows_does_not_mislead():
     """Two workers, each model 100 s of training and then nine rows of a second: 10 models take 545 s."""
     trials = [Trial("e", "m", m, f"c{m}", "d", layer, "original", 0, 0, "m") for m in range(10)
               for layer in (None, *(f"fc{k}" for k in range(9)))]  # fmt: skip
     shown, clock, _ = progress("none")
-    shown.start(100, workers=2, work=Work(tmp_path, trials))
+    shown.start(100, workers=2, work=Work(Means(), trials))
     assert shown.numbers()["remaining"] is None
     clock.now = 101.0
     for trial in (trials[0], trials[10], trials[1]):  # at the rate of trials: nearly an hour
