@@ -51,7 +51,7 @@ def run(config: Config, settings: dict[str, Any], command: str, interrupts: Inte
     info = session.run_info(settings, identity, command, len(trials))
     with open_tracker(config.tracking, config.name, info, folder) as tracker:
         first_error = _work(config, info, experiment, trials, tracker, interrupts)
-        return session.farewell(console, folder, first_error)
+        return session.farewell(console, config, first_error)
 
 
 def _work(
@@ -93,6 +93,7 @@ def usage() -> str:
         "  results=FOLDER  where rows, checkpoints and the report go; default results/NAME. The same command again",
         "                  runs what is missing.",
         "  plan=true       show what would be run, and stop",
+        "  report=false    draw no report in the end: `python -m raylab.report FOLDER` does so at any time",
         "  models=N  draws=N  layers=[fc1,fc2]  perturbations=[original,rerandomize]",
         "  metrics=[standard,my_lab:gini]  train.epochs=N  model.width=N  cluster.workers=N",
         "  spectral.dtype=float32  progress=plain",

@@ -88,4 +88,4 @@ def farewell(console: Console, plan: Plan, table: Any, first_error: str | None) 
     by, best = ", ".join(f'"{name}"' for name in names), f"{plan.config.tune.mode}({metric})"
     order = "DESC" if plan.config.tune.mode == "max" else "ASC"
     query = f"SELECT {by}, {best} AS best FROM trials WHERE layer IS NULL GROUP BY ALL ORDER BY best {order}"
-    return session.farewell(console, places.at(folder), first_error, [text], query)
+    return session.farewell(console, plan.config, first_error, [text], query)

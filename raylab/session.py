@@ -15,8 +15,9 @@ import pyarrow as pa
 from rich.console import Console
 
 from raylab import config as configuration
-from raylab import redact
+from raylab import places, redact
 from raylab.cluster import provenance
+from raylab.config import Config
 from raylab.errors import UserError
 from raylab.interrupts import Interrupts, end_without_threads
 from raylab.places import Place
@@ -200,14 +201,15 @@ def common(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def farewell(
-    console: Console, folder: Place, first_error: str | None, shown: Sequence[TextTable] = (), query: str = ""
+    console: Console, config: Config, first_error: str | None, shown: Sequence[TextTable] = (), query: str = ""
 ) -> int:
-    """What came out, where it is, and what to type next. Returns the exit code.
+    """What came out, where it is, and what to type next; writes the report. Returns the exit code.
 
     shown: in place of the tables by layer; query: in place of the one that they suggest.
     """
     from raylab.report import html, views
 
+    folder = places.at(config.results)
     view = views.of(load(folder))
     for table in shown or view.summary():
         console.print(table)
@@ -216,7 +218,8 @@ def farewell(
             console.print(f"- {finding}", highlight=False, markup=False)
         console.print()
     typed = command("raylab.query", str(folder), query or " ".join(view.query.split()))
-    console.print(f"[bold]Report[/]  {html.write(folder, view)}", highlight=False, soft_wrap=True)
+    report = html.write(folder, view) if config.report else command("raylab.report", str(folder))
+    console.print(f"[bold]Report[/]  {report}", highlight=False, soft_wrap=True)
     console.print(f"[bold]Next[/]    {typed}", highlight=False, soft_wrap=True)
     if first_error is None:
         return EXIT_OK

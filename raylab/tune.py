@@ -92,7 +92,7 @@ def run(plan: Plan, command: str, interrupts: Interrupts) -> int:
         first_error = _search(plan, info, home, trials, tracker, interrupts)
         table = searched.read_samples(folder) if plan.is_search else None
         if table is None:
-            return session.farewell(console, places.at(folder), first_error)
+            return session.farewell(console, config, first_error)
         return search_screen.farewell(console, plan, table, first_error)
 
 

@@ -67,6 +67,7 @@ class Config:
     seed: int = 0
     plan: bool = False  # show the plan and stop
     progress: str = "auto"  # "auto" (rich on a terminal, else plain), "rich", "plain", "none"
+    report: bool = True  # draw the report in the end; `python -m raylab.report FOLDER` does so at any time
 
     models: int = 1  # how many models are trained alike, each from its own initialisation
     stack: int = 1  # models trained together by one worker: 1 on a CPU core, 25 to 100 on a GPU

@@ -17,7 +17,7 @@ _WEIGHTS = ("model.source", "model.adapter", "model.pretrained", "model.name")
 _OF_FIXED = ("train.epochs", "retractions", "ranges")
 # Where and how it is run: no answer depends on it but for rounding (a stack of models on a GPU adds in another order).
 # What the data are, their revision says, wherever they lie; which draws of a pool a model is made of, its checkpoint.
-NO_ANSWER = ("results", "plan", "progress", "tracking", "cluster", "stack", "activations", "pool")
+NO_ANSWER = ("results", "plan", "progress", "report", "tracking", "cluster", "stack", "activations", "pool")
 _INCIDENTAL = (*NO_ANSWER, "batch_size", "data", "spectral.device", "model.download")
 # Of a search, how many samples are asked for, and how many at a time: more of them add to the folder.
 _SEARCHED = ("tune.max_concurrent", "tune.samples")

@@ -130,6 +130,10 @@ class Trace(TorchDispatchMode):
         self._alive.append(weakref.ref(storage, lambda _: self._number.pop(key, None)))
         return self._count
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler, for seconds in each process, only to keep it out of the below
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and note what it read, wrote and made."""
         kwargs = kwargs or {}

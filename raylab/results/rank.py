@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy  # scipy.stats, which takes a second to be imported, only when it is first asked for
 from numpy.typing import NDArray
-from scipy import stats
 
 Float = NDArray[np.float64]
 _BLOCK = 1 << 22  # entries of S held at a time: 16 MB in float32
@@ -33,7 +33,7 @@ def spearman(x_nk: Float, y_n: Float) -> Float:
 
 def kendall(x_nk: Float, y_n: Float) -> Float:
     """Kendall's tau-b of every column of x with y (k,); NaN for a constant column."""
-    return np.array([stats.kendalltau(x_n, y_n)[0] for x_n in x_nk.T])
+    return np.array([scipy.stats.kendalltau(x_n, y_n)[0] for x_n in x_nk.T])
 
 
 def separated(y_n: Float, group_n: NDArray[np.bool_]) -> tuple[float, float]:
@@ -46,7 +46,7 @@ def separated(y_n: Float, group_n: NDArray[np.bool_]) -> tuple[float, float]:
     n, k = len(y_n), int(group_n.sum())
     if k in (0, n) or np.ptp(y_n) == 0:
         return np.nan, np.nan
-    ranks = stats.rankdata(y_n)
+    ranks = scipy.stats.rankdata(y_n)
     above = ranks[group_n].sum() - k * (n + 1) / 2  # of the ranks in the group, over their mean
     pairs, ties = n * (n - 1) / 2, np.unique(y_n, return_counts=True)[1]
     rho = above * n / 2 / np.sqrt(np.square(ranks - (n + 1) / 2).sum() * n * (n**2 - 1) / 12)
@@ -133,7 +133,7 @@ def null(x_nk: Float, y_n: Float, order_Bn: NDArray[np.intp]) -> Draws:
 def _null_tau(x_nk: Float, y_n: Float, order_Bn: NDArray[np.intp]) -> Float:
     i, j = np.triu_indices(len(y_n), 1)
     x_pk = np.sign(x_nk[i] - x_nk[j]).astype(np.float32)
-    y_ranks = stats.rankdata(y_n, method="dense").astype(np.int32)
+    y_ranks = scipy.stats.rankdata(y_n, method="dense").astype(np.int32)
     norm = np.sqrt(np.abs(x_pk).sum(axis=0, dtype=np.float64) * np.count_nonzero(y_ranks[i] != y_ranks[j]))
     tau, step = np.empty((len(order_Bn), x_nk.shape[1])), max(1, _BLOCK // max(len(i), 1))
     for low in range(0, len(order_Bn), step):
@@ -180,7 +180,7 @@ def _signs(a: Float, b: Float) -> Any:
 
 def _unit_ranks(v: Float) -> Float:
     """Mid-ranks along the first axis, centred and of length 1; NaN where all are tied."""
-    centred = stats.rankdata(v, axis=0) - (len(v) + 1) / 2
+    centred = scipy.stats.rankdata(v, axis=0) - (len(v) + 1) / 2
     with np.errstate(invalid="ignore"):
         return centred / np.sqrt(np.square(centred).sum(axis=0))
 

@@ -58,6 +58,10 @@ class Recorder(TorchDispatchMode):
         ref = StorageWeakRef(tensor.untyped_storage())
         return self._memories.setdefault(ref.cdata, Memory(ref))
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler, for seconds in each process, only to keep it out of the below
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """One operation."""
         kwargs = kwargs or {}
