@@ -1,8 +1,5 @@
 """`python -m raylab.run experiment=...` on a given model, as a person types it."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +10,7 @@ from raylab.results import load
 from raylab.run import main
 from tests import tiny_pretrained
 from tests.cluster import clusters
+from tests.e2e import commands
 
 TINY = ["cluster=inline", "progress=plain", "metrics=[norms]", "spectral.min_evals=1", "draws=2"]
 GPT2 = ["experiment=gpt2", "model.source=gpt2", "data.root=text.txt", "data.context=12", "+data.cache=cache", *TINY]
@@ -45,23 +43,16 @@ def lab(tmp_path_factory) -> Path:
     return folder
 
 
-def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    command = [sys.executable, "-m", "raylab.run", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=250)
-    return done.returncode, done.stdout, done.stderr
-
-
 @pytest.fixture(scope="module")
 def measured(lab) -> str:
-    code, out, err = run(lab, *GPT2, "results=out")
+    code, out, err = commands.run(lab, "raylab.run", *GPT2, "results=out")
     assert code == 0, err
     assert "Traceback" not in err
     return out
 
 
-def test_what_a_lower_precision_costs_is_on_the_baselines_row_and_in_the_report(lab):
-    code, _, err = run(lab, *GPT2, "results=bf16", "precision=bfloat16", "layers=[*.c_fc]")
+def test_what_a_lower_precision_costs_is_on_the_baselines_row_and_in_the_report(lab, here):
+    code, _, err = here(lab, *GPT2, "results=bf16", "precision=bfloat16", "layers=[*.c_fc]")
     assert code == 0, err
     table = load(lab / "bf16").to_pylist()
     assert [row["loss_error"] for row in table if row["layer"] is None] != [None]
@@ -77,7 +68,7 @@ def test_a_language_model_ends_in_rows_and_a_report(lab, measured):
 def test_more_draws_add_rows_to_those_that_are_there(lab, measured, monkeypatch, capsys):
     monkeypatch.chdir(lab)
     before = clusters.rows(lab / "out")
-    assert main([*GPT2, "results=out", "draws=3"]) == 0
+    assert main([*GPT2, "results=out", "draws=3", "report=false"]) == 0
     after = clusters.rows(lab / "out")
     assert len(after) == ROWS + 10 and before.items() <= after.items()
     assert main([*GPT2, "results=out", "draws=3", "data.context=10"]) == 2
@@ -89,7 +80,7 @@ def test_an_experiment_of_ones_own_on_a_module_of_ones_own(lab, monkeypatch, cap
     monkeypatch.syspath_prepend(str(lab))
     assert main([*OWN, "results=mine", "plan=true"]) == 0
     assert "10 trials" in capsys.readouterr().out and not (lab / "mine").exists()
-    assert main([*OWN, "results=mine"]) == 0
+    assert main([*OWN, "results=mine", "report=false"]) == 0
     assert {row["layer"] for row in clusters.rows(lab / "mine").values()} == {"None", "'stem'", "'body'", "'head'"}
 
 
@@ -132,8 +123,8 @@ def test_bad_input_is_one_line_and_exit_code_2(lab, monkeypatch, capsys, argumen
 @pytest.mark.cluster
 def test_ray_gives_the_rows_of_one_process(lab, measured, tmp_path):
     (tmp_path / "results").mkdir()
-    arguments = [*GPT2, "cluster=local", "cluster.workers=2", f"results={tmp_path}/r"]
-    code, _, err = run(lab, *[word for word in arguments if word != "cluster=inline"])
+    arguments = [*GPT2, "cluster=local", "cluster.workers=2", f"results={tmp_path}/r", "report=false"]
+    code, _, err = commands.run(lab, "raylab.run", *[word for word in arguments if word != "cluster=inline"])
     assert code == 0, err
     here = clusters.rows(lab / "out")
     assert clusters.rows(tmp_path / "r").items() <= here.items()

@@ -1,41 +1,40 @@
-"""The command as a person types it, in a process of its own; what it refuses, in this one."""
+"""The command as a person types it."""
 
 import csv
-import os
 import random
+import shutil
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from raylab import places
 from raylab.experiments import checkpoints
-from raylab.report import several
+from raylab.report import html, several
 from raylab.results import statuses
-from raylab.run import main
 from tests.cluster import clusters
+from tests.e2e import commands
 
 TINY = ["debug=tiny", "cluster=inline", "progress=plain"]
-ON_RAY = ["debug=tiny", "cluster=local", "progress=plain"]
+QUICK = ["results=out", *TINY, "report=false"]
+ON_RAY = ["debug=tiny", "cluster=local", "progress=plain", "report=false"]
 ROWS = 2 * (1 + 3 * 4)  # two models: the baseline, and three layers with four perturbations each
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen:
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return commands.start(folder, "raylab.run", *_with_results(arguments))
+
+
+def run(folder: Path, *arguments: str) -> commands.Ended:
+    return commands.run(folder, "raylab.run", *_with_results(arguments))
+
+
+def _with_results(arguments: Sequence[str]) -> list[str]:
     where = [] if any(word.startswith("results=") for word in arguments) else ["results=out"]
-    command = [sys.executable, "-m", "raylab.run", *where, *arguments]
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    process = start(folder, *arguments)
-    out, err = process.communicate(timeout=200)
-    return process.returncode, out, err
+    return [*where, *arguments]
 
 
 def rows(folder: Path) -> dict[str, dict]:
@@ -69,25 +68,25 @@ def test_ends_with_rows_a_report_and_the_next_command(undisturbed):
         assert len(list((folder / "out" / "figures").glob(f"*.{suffix}"))) >= 3
 
 
-def test_the_same_command_again_runs_nothing(undisturbed):
+def test_the_same_command_again_runs_nothing(undisturbed, here):
     folder, _ = undisturbed
     before = {path: path.stat().st_mtime_ns for path in (folder / "out" / "trials").iterdir()}
-    code, _, err = run(folder, *TINY)
+    code, _, err = here(folder, *QUICK)
     assert code == 0, err
     assert {path: path.stat().st_mtime_ns for path in (folder / "out" / "trials").iterdir()} == before
 
 
-def test_a_larger_study_adds_only_what_is_missing(undisturbed, tmp_path):
-    subprocess.run(["cp", "-r", str(undisturbed[0] / "out"), str(tmp_path / "out")], check=True)
+def test_a_larger_study_adds_only_what_is_missing(undisturbed, tmp_path, here):
+    shutil.copytree(undisturbed[0] / "out", tmp_path / "out")
     before = rows(tmp_path)
-    code, _, err = run(tmp_path, *TINY, "models=3")
+    code, _, err = here(tmp_path, *QUICK, "models=3")
     assert code == 0, err
     after = rows(tmp_path)
     assert len(after) == ROWS // 2 * 3 and before.items() <= after.items()
 
 
-def test_plan_shows_the_work_and_does_none_of_it(tmp_path):
-    code, out, _ = run(tmp_path, *TINY, "plan=true")
+def test_plan_shows_the_work_and_does_none_of_it(tmp_path, here):
+    code, out, _ = here(tmp_path, *QUICK, "plan=true")
     assert code == 0 and f"{ROWS} trials" in out
     assert not (tmp_path / "out").exists()
 
@@ -119,61 +118,59 @@ def test_plan_shows_the_work_and_does_none_of_it(tmp_path):
         (["--verbose"], "--help"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, says):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])  # the command puts its folder there
-    code = main(["results=out", *TINY, *arguments])
-    err = capsys.readouterr().err
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, here, arguments, says):
+    code, _, err = here(tmp_path, *QUICK, *arguments)
     assert code == 2
     assert err.startswith("raylab: ") and says in err
     assert len(err.strip().splitlines()) == 1, err
     assert not (tmp_path / "out").exists()
 
 
-def test_another_study_is_not_mixed_in(undisturbed):
-    code, _, err = run(undisturbed[0], *TINY, "train.epochs=3")
+def test_another_study_is_not_mixed_in(undisturbed, here):
+    code, _, err = here(undisturbed[0], *QUICK, "train.epochs=3")
     assert code == 2 and "train.epochs: 2 -> 3" in err and "results=ANOTHER_FOLDER" in err
 
 
-def test_a_failed_row_is_kept_named_and_tried_again(tmp_path):
+def test_a_failed_row_is_kept_named_and_tried_again(tmp_path, here):
     lines = ["from pathlib import Path", "def broken(weights, rng):", "    if not Path('luck').exists():"]
     lines += ["        raise RuntimeError('no such luck')", "    return -weights.trained", ""]
     write_lab(tmp_path, broken="\n".join(lines))
-    arguments = [*TINY, "perturbations=[original,my_lab:broken]"]
-    code, out, _ = run(tmp_path, *arguments)
+    arguments = [*QUICK, "perturbations=[original,my_lab:broken]"]
+    code, out, _ = here(tmp_path, *arguments)
     assert code == 1 and "no such luck" in out
     failed = [row for row in rows(tmp_path).values() if row["status"] == "'failed'"]
     assert len(failed) == 6 and all("no such luck" in row["error"] for row in failed)
+    assert "python -m raylab.report out" in out and not (tmp_path / "out" / "report.html").exists()
     (tmp_path / "luck").touch()
-    code, _, err = run(tmp_path, *arguments)
+    code, _, err = here(tmp_path, *arguments)
     assert code == 0, err
     assert [row["status"] for row in rows(tmp_path).values()] == ["'ok'"] * 14
 
 
-def test_a_perturbation_whose_code_was_edited_is_another_study(tmp_path):
-    arguments = [*TINY, "models=1", "perturbations=[my_lab:flip]"]
+def test_a_perturbation_whose_code_was_edited_is_another_study(tmp_path, here):
+    arguments = [*QUICK, "models=1", "perturbations=[my_lab:flip]"]
     write_lab(tmp_path, flip="def flip(weights, rng):\n    return -weights.trained\n")
-    assert run(tmp_path, *arguments)[0] == 0
+    assert here(tmp_path, *arguments)[0] == 0
     before = rows(tmp_path)
     write_lab(tmp_path, flip="def flip(weights, rng):\n    return 0 * weights.trained\n")
-    code, _, err = run(tmp_path, *arguments)
+    code, _, err = here(tmp_path, *arguments)
     assert code == 2 and "another version of code of my_lab" in err
-    code, _, err = run(tmp_path, *TINY, "models=1", "perturbations=[original]")  # all trials would get other ids
+    code, _, err = here(tmp_path, *QUICK, "models=1", "perturbations=[original]")  # all trials would get other ids
     assert code == 2 and "another version of code of my_lab" in err
     assert rows(tmp_path) == before
 
 
-def test_a_model_that_is_no_relu_network_is_trained_as_what_it_is(tmp_path):
+def test_a_model_that_is_no_relu_network_is_trained_as_what_it_is(tmp_path, here):
     lines = ["import torch", "from raylab.models.fcn import FCN", "class Tanh(FCN):", "    def forward(self, x):"]
     lines += ["        for name in self.layer_names[:-1]:", "            x = torch.tanh(getattr(self, name)(x))"]
     lines += ["        return getattr(self, self.layer_names[-1])(x)", ""]
     write_lab(tmp_path, tanh="\n".join(lines))
-    code, out, _ = run(tmp_path, *TINY, "models=1", "model._target_=my_lab.Tanh")
+    code, out, _ = here(tmp_path, *QUICK, "models=1", "model._target_=my_lab.Tanh")
     assert code == 0 and "reaches an accuracy of" in out
 
 
-def test_training_that_diverges_is_a_failed_row(tmp_path):
-    code, out, _ = run(tmp_path, *TINY, "train.learning_rate=1e9", "models=1")
+def test_training_that_diverges_is_a_failed_row(tmp_path, here):
+    code, out, _ = here(tmp_path, *QUICK, "train.learning_rate=1e9", "models=1")
     assert code == 1 and "lower the learning rate" in out
     assert {row["status"] for row in rows(tmp_path).values()} == {"'failed'"}
 
@@ -194,7 +191,7 @@ def test_a_metric_from_outside_the_package(tmp_path):
     assert code == 0, err
     measured = [float(row["gini"]) for row in rows(tmp_path).values() if row["layer"] != "None"]
     assert len(measured) == ROWS - 2 and all(0 < value < 1 for value in measured)
-    assert "gini" in (tmp_path / "out" / "report.html").read_text()
+    assert "gini" in html.write(tmp_path / "out").read_text()
     page = several.write(tmp_path).read_text()  # over all experiments in a folder: here, one
     assert "out/report.html" in page and '<td class="" data-name="metric">gini</td>' in page
     with (tmp_path / "out" / "scoreboard.csv").open() as file:
@@ -203,7 +200,7 @@ def test_a_metric_from_outside_the_package(tmp_path):
 
 
 @pytest.mark.cluster
-def test_killed_at_random_moments_loses_and_doubles_nothing(tmp_path):
+def test_killed_at_random_moments_loses_and_doubles_nothing(tmp_path, here):
     """Each time in the middle of the work, seen by the rows that are there; in the end it is as if nothing had been."""
     more, planned = ["models=70", "train.epochs=8"], 70 * ROWS // 2
     moments, seen, hits = random.Random(0), 0, 0
@@ -221,7 +218,7 @@ def test_killed_at_random_moments_loses_and_doubles_nothing(tmp_path):
     code, _, err = run(disturbed, *ON_RAY, *more)
     assert code == 0, err
     (quiet := tmp_path / "quiet").mkdir()
-    assert run(quiet, "debug=tiny", "cluster=inline", "progress=none", *more)[0] == 0
+    assert here(quiet, *QUICK, *more)[0] == 0
     assert rows(disturbed) == rows(quiet)
 
 

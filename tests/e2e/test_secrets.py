@@ -1,10 +1,7 @@
 """Planted secrets are nowhere: not in the results folder, not on the terminal. And no file runs code."""
 
-import os
 import pickle
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +9,7 @@ import pytest
 from raylab.errors import UserError
 from raylab.models.networks import open_network
 from raylab.models.sources import open_model
+from tests.e2e import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 PLANTED = "xyzzy-plugh-7"
@@ -67,16 +65,12 @@ def test_a_secret_in_the_environment_the_command_and_the_errors_is_written_nowhe
         "model.width=40",
         f"cluster={cluster}",
         "progress=plain",
-        "metrics=[standard,my_lab:leaky]",
+        "metrics=[norms,my_lab:leaky]",
     ]
     words += ["perturbations=[original,my_lab:crash]", "data._target_=my_lab.data", f"+data.token={PLANTED}"]
-    command = [sys.executable, "-m", f"raylab.{module}", "results=out", *words]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment | {"OUR_HUB_TOKEN": PLANTED}, capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 1 and "password=***" in done.stdout, done.stderr
-    assert PLANTED not in done.stdout + done.stderr
+    code, out, err = commands.run(tmp_path, f"raylab.{module}", "results=out", *words, OUR_HUB_TOKEN=PLANTED)
+    assert code == 1 and "password=***" in out, err
+    assert PLANTED not in out + err
     assert len(everything(tmp_path / "out")) > 5 and holding(tmp_path / "out") == []
     assert '"token": "***"' in (tmp_path / "out" / "run.json").read_text()
 

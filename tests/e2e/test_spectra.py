@@ -1,8 +1,5 @@
 """`python -m raylab.run model=FILE` as a person types it."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +8,9 @@ from safetensors.numpy import save_file
 
 from raylab.results import load
 from tests.cluster import clusters
+from tests.e2e import commands
 
-
-def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    command = [sys.executable, "-m", "raylab.run", "progress=plain", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=250)
-    return done.returncode, done.stdout, done.stderr
+QUICK = ["progress=plain", "report=false"]
 
 
 def rows(results: Path) -> dict[tuple[str, str], dict]:
@@ -43,7 +36,7 @@ def lab(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def measured(lab) -> str:
-    code, out, err = run(lab, "model=first.safetensors")
+    code, out, err = commands.run(lab, "raylab.run", "progress=plain", "model=first.safetensors")
     assert code == 0, err
     return out
 
@@ -58,35 +51,36 @@ def test_a_file_ends_in_rows_and_a_report(lab, measured):
     assert (results / "figures" / "alpha_by_depth.png").exists()
 
 
-def test_the_same_command_again_runs_nothing(lab, measured):
+def test_the_same_command_again_runs_nothing(lab, measured, here):
     parts = lab / "results" / "spectra" / "first" / "trials"
     before = {path: path.stat().st_mtime_ns for path in parts.iterdir()}
-    code, _, err = run(lab, "model=first.safetensors")
+    code, _, err = here(lab, *QUICK, "model=first.safetensors")
     assert code == 0, err
     assert {path: path.stat().st_mtime_ns for path in parts.iterdir()} == before
 
 
-def test_another_model_may_join_the_first_in_its_folder(lab, measured):
-    code, _, err = run(lab, "model=second.safetensors", "results=results/spectra/first")
+def test_another_model_may_join_the_first_in_its_folder(lab, measured, here):
+    code, _, err = here(lab, "progress=plain", "model=second.safetensors", "results=results/spectra/first")
     assert code == 0, err
     found = rows(lab / "results" / "spectra" / "first")
     assert {model for model, _ in found} == {"first", "second"} and len(found) == 12
     assert (lab / "results" / "spectra" / "first" / "figures" / "compare.png").exists()
 
 
-def test_another_study_may_not(lab, measured):
-    code, _, err = run(lab, "model=first.safetensors", "spectral.conv=reshape")
+def test_another_study_may_not(lab, measured, here):
+    code, _, err = here(lab, *QUICK, "model=first.safetensors", "spectral.conv=reshape")
     assert code == 2 and "holds another study (spectral.conv: pooled -> reshape" in err
 
 
-def test_a_missing_model_is_one_line(lab):
-    code, _, err = run(lab, "model=frist.safetensors")
+def test_a_missing_model_is_one_line(lab, here):
+    code, _, err = here(lab, *QUICK, "model=frist.safetensors")
     assert code == 2 and "Did you mean 'first.safetensors'" in err and err.count("\n") == 1
 
 
 @pytest.mark.cluster
 def test_on_ray_the_rows_are_the_same(lab, measured, tmp_path):
-    code, _, err = run(lab, "model=first.safetensors", "cluster=local", "cluster.workers=2", f"results={tmp_path}/r")
+    on_ray = ["cluster=local", "cluster.workers=2", f"results={tmp_path}/r"]
+    code, _, err = commands.run(lab, "raylab.run", *QUICK, "model=first.safetensors", *on_ray)
     assert code == 0, err
     here = rows(lab / "results" / "spectra" / "first")
     assert rows(tmp_path / "r") == {key: row for key, row in here.items() if key[0] == "first"}
