@@ -118,13 +118,3 @@ def test_bad_input_is_one_line_and_exit_code_2(lab, monkeypatch, capsys, argumen
     assert err.startswith("raylab: ") and says in err
     assert len(err.strip().splitlines()) == 1, err
     assert not (lab / "bad").exists()
-
-
-@pytest.mark.cluster
-def test_ray_gives_the_rows_of_one_process(lab, measured, tmp_path):
-    (tmp_path / "results").mkdir()
-    arguments = [*GPT2, "cluster=local", "cluster.workers=2", f"results={tmp_path}/r", "report=false"]
-    code, _, err = commands.run(lab, "raylab.run", *[word for word in arguments if word != "cluster=inline"])
-    assert code == 0, err
-    here = clusters.rows(lab / "out")
-    assert clusters.rows(tmp_path / "r").items() <= here.items()

@@ -75,12 +75,3 @@ def test_another_study_may_not(lab, measured, here):
 def test_a_missing_model_is_one_line(lab, here):
     code, _, err = here(lab, *QUICK, "model=frist.safetensors")
     assert code == 2 and "Did you mean 'first.safetensors'" in err and err.count("\n") == 1
-
-
-@pytest.mark.cluster
-def test_on_ray_the_rows_are_the_same(lab, measured, tmp_path):
-    on_ray = ["cluster=local", "cluster.workers=2", f"results={tmp_path}/r"]
-    code, _, err = commands.run(lab, "raylab.run", *QUICK, "model=first.safetensors", *on_ray)
-    assert code == 0, err
-    here = rows(lab / "results" / "spectra" / "first")
-    assert rows(tmp_path / "r") == {key: row for key, row in here.items() if key[0] == "first"}

@@ -1,7 +1,6 @@
 """Models trained with alpha fixed: rows of every epoch, the same in one go, resumed, extended, by one worker or two."""
 
 import numpy as np
-import pyarrow.compute as pc
 import pytest
 
 from raylab import config, experiments, session
@@ -138,18 +137,6 @@ def test_what_diverges_fails_its_own_rows_only(pool, tmp_path):
     failed = [experiment.places[r.trial.checkpoint] for r in found if r.status == "failed"]
     assert {(model.retraction, epoch) for model, epoch in failed} == {("free", 1), ("free", 2)}
     assert all("lower the learning rate" in r.error for r in found if r.status == "failed")
-
-
-@pytest.mark.cluster
-def test_two_workers_give_the_rows_of_one(pool, made, tmp_path):
-    _, whole = made
-    assert main([*words(pool, tmp_path), "cluster.workers=2", "progress=none"]) == 0
-    table = load(tmp_path)
-    rows = {row["trial_id"]: row for row in table.to_pylist()}
-    expected = by_id(whole)
-    assert rows.keys() == expected.keys() and pc.all(pc.equal(table["status"], "ok")).as_py()
-    for key, (_, values) in expected.items():
-        assert all(rows[key][name] == value for name, value in values.items())
 
 
 def test_a_retraction_of_ones_own(pool, tmp_path, monkeypatch):
