@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -102,17 +102,16 @@ def row(result: TrialResult, provenance: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def convert(rows: Iterable[Mapping[str, Any]], to: pa.Schema) -> pa.Table:
-    """Rows as a table of that schema: a missing entry is null, numpy scalars are taken for what they are.
-
-    Raises ValueError for an entry that the schema does not have, or that is not of its column's type.
-    """
-    found = [cells(entry, to) for entry in rows]
-    return pa.table([pa.array([entry.get(field.name) for entry in found], field.type) for field in to], schema=to)
+def table(rows: Sequence[Mapping[str, Any]], to: pa.Schema) -> pa.Table:
+    """Rows, each of `cells` of that schema, as a table: a missing entry is null."""
+    return pa.table([pa.array([row.get(field.name) for row in rows], field.type) for field in to], schema=to)
 
 
 def cells(row: Mapping[str, Any], to: pa.Schema) -> dict[str, Any]:
-    """The entries of a row as they will be written, which may be given again. Raises ValueError as `convert`."""
+    """The entries of a row as they will be written, numpy scalars taken for what they are; may be given again.
+
+    Raises ValueError for an entry that the schema does not have, or that is not of its column's type.
+    """
     kinds = _kinds(to)
     taken: dict[str, Any] = {}
     for name, value in row.items():

@@ -177,7 +177,7 @@ class ParquetSink:
             row = schema.cells(row, self._schema)
         except ValueError as error:
             result = dataclasses.replace(result, status="failed", values={}, error=f"{type(error).__name__}: {error}")
-            row = schema.row(result, self._provenance)
+            row = schema.cells(schema.row(result, self._provenance), self._schema)
         self._keep("failed" if result.status == "failed" else "ok", row)
         self.tick()
         return result
@@ -206,7 +206,7 @@ class ParquetSink:
         self._settle()
         for kind in self._waiting:
             if self._waiting[kind]:
-                self._publish(schema.convert(self._waiting[kind], self._schema))
+                self._publish(schema.table(self._waiting[kind], self._schema))
 
     def close(self) -> None:
         """Commit what waits and let the next writer in. May be called twice."""

@@ -121,5 +121,6 @@ def test_failures_of_one_kind_are_shown_once_whichever_process_they_are_from():
     errors = [f"Traceback ...\nOops: no\nLog of its worker: logs/node-{pid}.log\n" for pid in (7, 8)]
     rows = [TrialResult(trial, "failed", {}, error=errors[k]) for k, trial in enumerate(made_up.trials(1)[:2])]
     of = schema.schema(made_up.COLUMNS)
-    (shown,) = html._failures(schema.convert([schema.row(each, made_up.PROVENANCE) for each in rows], of), "failed")
+    cells = [schema.cells(schema.row(each, made_up.PROVENANCE), of) for each in rows]
+    (shown,) = html._failures(schema.table(cells, of), "failed")
     assert (shown["last"], shown["count"]) == ("Oops: no", "2") and "logs/node-7.log" in shown["error"]

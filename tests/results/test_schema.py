@@ -102,14 +102,14 @@ def test_row_puts_identity_and_outcome_above_values_and_a_workers_provenance_abo
     assert isinstance(row["finished_at"], datetime)
 
 
-def test_convert_takes_numpy_scalars_nan_counts_and_times():
+def test_cells_take_numpy_scalars_nan_counts_and_times():
     fields = schema.schema({"alpha": float, "num_tail": int})
     rows = [
         {"alpha": np.float32(0.5), "num_tail": np.int32(3), "started_at": "2025-01-01T02:00:00+02:00"},
         {"alpha": 1, "num_tail": math.nan, "started_at": datetime(2025, 1, 1, tzinfo=UTC)},
         {"num_tail": 7.0},
     ]
-    table = schema.convert(rows, fields)
+    table = schema.table([schema.cells(row, fields) for row in rows], fields)
     assert table.schema.equals(fields, check_metadata=True)
     assert table["alpha"].to_pylist() == [0.5, 1.0, None]
     assert table["num_tail"].to_pylist() == [3, None, 7]
@@ -125,9 +125,9 @@ def test_convert_takes_numpy_scalars_nan_counts_and_times():
         ({"layer": 3}, "'layer'"),
     ],
 )
-def test_convert_refuses_what_does_not_fit(row, says):
+def test_cells_refuse_what_does_not_fit(row, says):
     with pytest.raises(ValueError, match=says):
-        schema.convert([row], schema.schema({"alpha": float, "num_tail": int}))
+        schema.cells(row, schema.schema({"alpha": float, "num_tail": int}))
 
 
 def test_importing_results_stays_light():
@@ -144,6 +144,6 @@ def test_importing_the_report_loads_no_plotting():
 
 def test_a_column_of_lists_comes_back_as_it_went(tmp_path):
     made = schema.schema({"evals": list})
-    table = schema.convert([{"evals": np.array([1.5, 2.0])}, {"evals": None}], made)
+    table = schema.table([schema.cells({"evals": each}, made) for each in (np.array([1.5, 2.0]), None)], made)
     assert table["evals"].to_pylist() == [[1.5, 2.0], None]
     assert "evals" not in schema.metric_columns(made)
