@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
 import math
 import sys
@@ -241,13 +242,12 @@ def _device(name: str) -> torch.device:
 
 
 def _load_tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer, logging
-
-    logging.disable_progress_bar()
+    transformers: Any = importlib.import_module("transformers")
+    transformers.utils.logging.disable_progress_bar()
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}: give --tokenizer a folder with the files of a tokenizer.")
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder} holds no tokenizer that transformers can load: give --tokenizer another.") from error
 

@@ -6,6 +6,8 @@ Digits data, Alpaydin and Kaynak 1998).
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 
 from raylab.data.labelled import ClassificationData, revision
@@ -19,9 +21,8 @@ PREPROCESSING = f"(x/16 - {MEAN})/{STD}; split {SPLIT_SEED}: last {TEST_SAMPLES}
 
 def load() -> ClassificationData:
     """The digits as 1,300 training and 497 test samples of 64 inputs, normalised to (x/16 - mean)/std."""
-    from sklearn.datasets import load_digits
-
-    pixels, labels = (np.asarray(part) for part in load_digits(return_X_y=True))
+    digits = importlib.import_module("sklearn.datasets").load_digits()
+    pixels, labels = np.asarray(digits.data), np.asarray(digits.target)
     order = np.random.default_rng(SPLIT_SEED).permutation(len(labels))
     x = ((pixels / 16 - MEAN) / STD).astype(np.float32)[order]
     y = labels.astype(np.int64)[order]

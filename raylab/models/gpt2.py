@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel
+    from transformers.models.gpt2.modeling_gpt2 import GPT2LMHeadModel
 
 PART = 512  # positions whose logits are held at once
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -20,7 +20,8 @@ PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 def new_gpt2(tokenizer: Any, *, layers: int, width: int, heads: int, context: int, dropout: float) -> GPT2LMHeadModel:
     """Initial weights from torch's global generator, which the caller seeds; the head is tied to the embedding."""
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers.models.gpt2.configuration_gpt2 import GPT2Config
+    from transformers.models.gpt2.modeling_gpt2 import GPT2LMHeadModel
 
     config = GPT2Config(
         vocab_size=len(tokenizer),

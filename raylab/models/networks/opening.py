@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -148,15 +149,13 @@ def _of_folder(folder: Path, kind: str) -> Any:
 
 
 def _of_timm_folder(folder: Path, pretrained: bool = True) -> Any:
-    import timm
-
-    return timm.create_model(f"local-dir:{folder}", pretrained=pretrained)
+    return importlib.import_module("timm").create_model(f"local-dir:{folder}", pretrained=pretrained)
 
 
 def _of_transformers_folder(folder: Path) -> Any:
     import torch
-    import transformers
 
+    transformers: Any = importlib.import_module("transformers")
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with libraries.without_progress_bars():
         loaded, how = _class_with_logits(folder, config).from_pretrained(
