@@ -29,6 +29,7 @@ from raylab.results import statuses
 from tests.cloud import Cloud
 
 DRIVER_KILLS = 20
+MORE = ("models=96",)  # work for so many kills
 HANG_MINUTES = 1.0
 DAY_AHEAD = Path("day_ahead.so").absolute()
 CLOCK = """
@@ -74,6 +75,7 @@ class Fault(NamedTuple):
     said: str
     done: Callable[[Cluster, Path], Seconds]  # to a run whose rows go to that folder
     ray: Sequence[Mapping[str, str]] = ({}, {})  # what each worker's Ray is started with, besides RAY
+    study: Sequence[str] = ()  # words of the command beside those of `disturbed.start`: an undisturbed run's too
 
 
 def killed(name: str, signal: str, *more: str) -> Callable[[Cluster, Path], Seconds]:
@@ -119,7 +121,7 @@ def killed_drivers(cluster: Cluster, folder: Path) -> Seconds:
     moments, kills = random.Random(0), 0
     while kills < DRIVER_KILLS:
         before = len(statuses(folder))
-        process = start(cluster, folder, "models=96")
+        process = start(cluster, folder, *MORE)
         while process.poll() is None and len(statuses(folder)) <= before:
             time.sleep(0.05)
         time.sleep(moments.uniform(0, 1))
@@ -128,7 +130,7 @@ def killed_drivers(cluster: Cluster, folder: Path) -> Seconds:
         cluster.head.exec("pkill", "-KILL", "-f", "raylab.run")
         kills += 1
         process.communicate()
-    return run(cluster, folder, None, "models=96")
+    return run(cluster, folder, None, *MORE)
 
 
 def full_disk(cluster: Cluster, folder: Path) -> Seconds:
@@ -213,7 +215,7 @@ FAULTS = {
     "cut": Fault("a node's link cut for good", cut(None)),
     "minute": Fault("a node's link cut for a minute", cut(60)),
     "memory": Fault("workers out of memory", too_much_memory, 2 * [{"RAY_memory_usage_threshold": str(TOO_MUCH)}]),
-    "driver": Fault(f"the driver killed {DRIVER_KILLS} times", killed_drivers),
+    "driver": Fault(f"the driver killed {DRIVER_KILLS} times", killed_drivers, study=MORE),
     "disk": Fault("the disk full", full_disk),
     "damage": Fault("a part cut off, another with a changed byte", damaged),
     "s3": Fault(f"results on S3, which refuses {BAD_ANSWERS:.0%} of requests", bad_s3, 2 * [AWS]),
@@ -227,14 +229,10 @@ def main(names: list[str]) -> None:
     print("| fault | noticed after, s | run ended after, s | rows | lost | twice | that differ |")
     print("|---|---:|---:|---:|---:|---:|---:|", flush=True)
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch, _clock_ahead():
-        quiet = Path(scratch) / "quiet"
-        more = ["models=96"] if names == ["driver"] else []
-        with cluster_of() as cluster:
-            seconds = run(cluster, quiet, None, *more)
-        _, expected = rows(quiet)
-        print(f"| none | - | {seconds.ended:.0f} (all of it) | {len(expected):,} | - | - | - |", flush=True)
+        quiet: dict[Sequence[str], dict[str, dict]] = {}
         for name in names or [*FAULTS]:
             fault, folder = FAULTS[name], Path(scratch) / name
+            expected = quiet.get(fault.study) or quiet.setdefault(fault.study, _quiet(Path(scratch), fault.study))
             with cluster_of(fault.ray) as cluster:
                 seconds = fault.done(cluster, folder)
             count, found = rows(folder)
@@ -248,6 +246,16 @@ def main(names: list[str]) -> None:
             )
             if len(of) < len(expected) or count > len(found) or differ:
                 raise SystemExit(f"{fault.said}: the rows are not those of the undisturbed run")
+
+
+def _quiet(scratch: Path, study: Sequence[str]) -> dict[str, dict]:
+    """The rows of a run to which nothing is done; a line for it."""
+    folder = scratch / "_".join(["quiet", *study])
+    with cluster_of() as cluster:
+        seconds = run(cluster, folder, None, *study)
+    _, found = rows(folder)
+    print(f"| none | - | {seconds.ended:.0f} (all of it) | {len(found):,} | - | - | - |", flush=True)
+    return found
 
 
 @contextmanager
