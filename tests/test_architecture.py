@@ -1,6 +1,7 @@
 """The house as the README draws it: who may import whom, and what stays light."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -76,9 +77,34 @@ SCRIPTS = sorted(
 )
 
 
+@pytest.fixture
+def siblings(monkeypatch):
+    """Modules beside a script are found as `python SCRIPT` finds them, and forgotten: other tests import them anew."""
+    before = set(sys.modules)
+    yield monkeypatch.syspath_prepend
+    for name in set(sys.modules) - before:
+        if (ROOT / "analysis") in Path(getattr(sys.modules[name], "__file__", None) or "/").parents:
+            del sys.modules[name]
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_an_analysis_of_a_folder_without_results_is_one_line_and_exit_code_2(script, tmp_path):
-    command = [sys.executable, str(ROOT / "analysis" / f"{script}.py"), str(tmp_path / "nowhere")]
+def test_an_analysis_of_a_folder_without_results_is_one_line_and_exit_code_2(
+    script, siblings, tmp_path, monkeypatch, capsys
+):
+    """In this process: sixteen others would spend half a minute on their imports."""
+    path = ROOT / "analysis" / f"{script}.py"
+    siblings(str(path.parent))
+    monkeypatch.setattr(sys, "argv", [str(path), str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(path), run_name="__main__")
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out) == (2, "")
+    assert err.startswith(f"{Path(script).name}: There is no folder") and err.count("\n") == 1
+
+
+def test_an_analysis_is_a_script(tmp_path):
+    """One of them in a process of its own, beside whose file lie others that it imports."""
+    command = [sys.executable, str(ROOT / "analysis" / "fcn_mnist" / "table_1.py"), str(tmp_path / "nowhere")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"{Path(script).name}: There is no folder") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("table_1: There is no folder") and done.stderr.count("\n") == 1

@@ -35,6 +35,12 @@ def reader(tokenizer):
 
 
 @pytest.fixture(scope="module")
+def whole(folder, reader):
+    """The tokens of the split "test", as transformers gives them: seconds, once."""
+    return reader("\n\n".join(wikitext.rows(folder, config="", split="test")), verbose=False)["input_ids"]
+
+
+@pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
@@ -46,13 +52,13 @@ def small(tmp_path):
     return tmp_path
 
 
-def test_the_test_split_as_the_hugging_face_guide_reads_it(folder, tokenizer, reader, cache, tmp_path):
+def test_the_test_split_as_the_hugging_face_guide_reads_it(folder, tokenizer, whole, cache, tmp_path):
     path = str(folder / "test-00000-of-00001.parquet")
     theirs = datasets.Dataset.from_parquet(path, cache_dir=str(tmp_path))["text"]
     assert wikitext.rows(folder, config="", split="test") == list(theirs)
     network = SimpleNamespace(tokenizer=tokenizer, download=False)
     data = wikitext.load(network, folder, context=1024, cache=cache)
-    ids = reader("\n\n".join(theirs), verbose=False)["input_ids"]
+    ids = whole  # of the same rows
     assert len(ids) == 286657
     flat = data.x.reshape(-1)
     assert flat[:286657].tolist() == ids and not flat[286657:].any()
@@ -89,11 +95,11 @@ def test_joinings():
     assert second == " = Second one = \n More words . \n"
 
 
-def test_words_and_the_first_tokens(folder, tokenizer, reader, cache):
+def test_words_and_the_first_tokens(folder, tokenizer, reader, whole, cache):
     data = wikitext.load(
         None, folder, tokenizer=tokenizer, tokens=5000, context=1000, stride=500, cache=cache, normaliser="word"
     )
-    ids = reader("\n\n".join(wikitext.rows(folder, config="", split="test")), verbose=False)["input_ids"][:5000]
+    ids = whole[:5000]
     assert sorted(data.y[data.y != -100]) == sorted(ids[1:])
     assert data.words == round(len(reader.decode(ids).split()) * 4999 / 5000)
     assert data.protocol["subset"] == "first 5000 tokens" and data.protocol["normaliser"] == "word"

@@ -8,13 +8,23 @@ from raylab.cluster import inline
 from raylab.errors import UserError
 from raylab.results import load
 from raylab.run import main
+from tests import composing, sparing
 
 MODEL = ["model.width=16", "model.depth=2"]
 TIMES = {"train_seconds"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def patch():
+    """Nothing here is about reports."""
+    with pytest.MonkeyPatch.context() as patch:
+        composing.remember(patch)
+        sparing.render_nothing(patch)
+        yield
+
+
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory):
+def pool(patch, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pool") / "alpha_at_init"
     words = ["model.inputs=64", "draws=60", "cluster=inline", "progress=none", f"results={folder}"]
     assert main(["experiment=alpha_at_init", *MODEL, *words]) == 0

@@ -12,3 +12,11 @@ def finished(tmp_path_factory):
     import made_up
 
     return made_up.folder(tmp_path_factory.mktemp("finished"), models=12)
+
+
+@pytest.fixture
+def sparing(monkeypatch):
+    """For tests of what stands around the figures. The pages of test_html and test_spectra are drawn for real."""
+    from tests.sparing import render_nothing
+
+    render_nothing(monkeypatch)

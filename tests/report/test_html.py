@@ -79,13 +79,13 @@ def test_error_text_is_escaped(tmp_path):
     assert "<script>" not in text and "&lt;script&gt;alert(1)" in text
 
 
-def test_unfinished_run_says_so(tmp_path):
+def test_unfinished_run_says_so(tmp_path, sparing):
     made_up.folder(tmp_path, models=4, share=0.4)
     text = " ".join(Page(html.write(tmp_path).read_text()).text.split())
     assert "Unfinished. 40 of 100 trials are done (40%)" in text
 
 
-def test_another_experiment_gets_a_report_of_what_it_has(tmp_path):
+def test_another_experiment_gets_a_report_of_what_it_has(tmp_path, sparing):
     with ParquetSink(tmp_path, schema.schema({"loss": float, "perplexity": float, "alpha": float}), {}) as sink:
         for at in range(12):
             trial = Trial("alpha_at_init", "gpt2", 0, "c", "wikitext", f"h.{at}", "rerandomize", 0, 0, "m")

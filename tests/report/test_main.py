@@ -2,11 +2,9 @@ import made_up
 import pytest
 
 from raylab.report.__main__ import main
-from raylab.report.perturbed import Perturbed
-from raylab.results import load
 
 
-def test_writes_the_report_of_a_folder(finished, capsys):
+def test_writes_the_report_of_a_folder(finished, capsys, sparing):
     assert main([str(finished)]) == 0
     assert capsys.readouterr().out.strip() == str(finished / "report.html")
 
@@ -19,10 +17,8 @@ def test_bad_input_is_one_line(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["figures", "correlations.csv", "report.html"])
-def test_what_cannot_be_written_is_one_line_that_says_how_to_get_the_report(tmp_path, capsys, monkeypatch, name):
-    one = Perturbed.pictures(Perturbed(load(made_up.folder(tmp_path / "another", models=1))))[:1]
-    monkeypatch.setattr(Perturbed, "pictures", lambda self: one)  # all of them take seconds
-    folder = made_up.folder(tmp_path / "a run", models=1)
+def test_what_cannot_be_written_is_one_line_that_says_how_to_get_the_report(tmp_path, capsys, sparing, name):
+    folder = made_up.folder(tmp_path / "a run", models=1, share=0.2)  # correlations of more take seconds
     obstacle = folder / name
     _ = obstacle.write_text("mine") if name == "figures" else obstacle.mkdir()
     assert main([str(folder)]) == 2

@@ -26,10 +26,16 @@ def text(tmp_path_factory):
     return load(made_up_pretrained.folder(tmp_path_factory.mktemp("text"), text=True))
 
 
-def drawn(table):
+def drawn(table, metrics=None):
+    """The pictures by name; metrics: that are correlated, where a test is about few, as each takes its time."""
     target = targets.of(table)
-    found = figures.pictures(table, correlate(table, target.column, resampling=FEW))
+    found = figures.pictures(table, correlate(table, target.column, metrics, resampling=FEW))
     return {picture.name: picture for picture in found}
+
+
+@pytest.fixture(scope="module")
+def of_image(image):
+    return drawn(image)
 
 
 def axes(panel):
@@ -46,8 +52,8 @@ def test_images_are_held_against_accuracy_and_texts_against_loss(image, text):
     assert targets.of(pa.table({"layer": ["a"], "alpha": [2.0], "status": ["ok"]})) is None
 
 
-def test_many_layers_are_drawn_by_depth_and_the_extreme_ones_named(image):
-    ax = axes(drawn(image)["accuracy_by_layer"].panels[0])
+def test_many_layers_are_drawn_by_depth_and_the_extreme_ones_named(image, of_image):
+    ax = axes(of_image["accuracy_by_layer"].panels[0])
     written = {each.get_text() for each in ax.texts}
     assert {"conv1", "linear"} <= written and len(written) < 7
     means = np.concatenate([line.get_ydata() for line in ax.lines if line.get_marker() in ("v", "P")])
@@ -65,8 +71,8 @@ def test_a_language_model_has_figures_of_loss_only(text):
     assert axes(found["metrics"].panels[0]).get_ylabel().startswith("loss [nats")
 
 
-def test_unperturbed_layers_are_marked_at_the_level_of_the_model(image):
-    picture = drawn(image)["metrics"]
+def test_unperturbed_layers_are_marked_at_the_level_of_the_model(image, of_image):
+    picture = of_image["metrics"]
     marked = axes(picture.panels[0]).collections[0].get_offsets()
     trained = image.to_pandas().query("perturbation == 'original' and layer.notna()").alpha
     assert sorted(marked[:, 0]) == pytest.approx(sorted(trained)) and set(marked[:, 1]) == {90.0}
@@ -142,13 +148,13 @@ def boxes(figure, artists):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    figure.draw_without_rendering()  # where things lie is all that is asked
     return [artist.get_window_extent(canvas.get_renderer()) for artist in artists()]
 
 
 @pytest.mark.parametrize("count", [2, 3, 8, 12])
 def test_long_names_of_layers_do_not_overlap(count):
-    pictures = drawn(several(long_names(count), ["rerandomize", "reinit"], 3))
+    pictures = drawn(several(long_names(count), ["rerandomize", "reinit"], 3), ["alpha"])
     for name in ("loss_by_layer", "alpha_by_layer"):
         figure = pictures[name].figure()
         (ax,) = figure.axes
@@ -160,7 +166,7 @@ def test_long_names_of_layers_do_not_overlap(count):
 
 def test_a_single_panel_of_ones_own_metric_is_drawn_as_large_as_others():
     for layers in (long_names(3), long_names(9), made_up_pretrained.text_layers()):
-        pictures = drawn(several(layers, ["rerandomize"], 3))
+        pictures = drawn(several(layers, ["rerandomize"], 3), ["alpha", "gini"])
         (panel,) = pictures["own_metrics"].panels
         (other,) = pictures["rho_by_metric"].panels
         assert panel.width == other.width
@@ -200,8 +206,8 @@ def test_perplexities_have_a_geometric_mean_and_infinite_ones_are_not_dropped(te
     assert float(rows["transformer.h.3.attn.c_proj"][2]) == pytest.approx(np.exp(draws.loss.mean()), abs=0.01)
 
 
-def test_changes_are_drawn_against_the_cost(image):
-    ax = axes(drawn(image)["changes"].panels[0])
+def test_changes_are_drawn_against_the_cost(image, of_image):
+    ax = axes(of_image["changes"].panels[0])
     points = np.concatenate([each.get_offsets() for each in ax.collections])
     frame = image.to_pandas()
     before = frame.query("perturbation == 'original' and layer.notna()").set_index("layer").alpha
@@ -257,7 +263,7 @@ def test_layers_that_leave_the_same_are_said_once(image, text):
 def test_ticks_of_changes_do_not_overlap_and_are_right(image, largest):
     frame = image.to_pandas()
     values = np.where(frame.perturbation == "rerandomize", -largest * np.random.default_rng(0).random(len(frame)), 0.0)
-    figure = drawn(with_column(image, "spectral_norm", values))["changes"].figure()
+    figure = drawn(with_column(image, "spectral_norm", values), ["spectral_norm"])["changes"].figure()
     (ax,) = [each for each in figure.axes if "spectral norm" in each.get_xlabel()]
     found = [box for box in boxes(figure, ax.get_xticklabels) if box.width]
     assert len(found) >= 3 and all(one.x1 < other.x0 for one, other in itertools.pairwise(found))
@@ -267,19 +273,19 @@ def test_ticks_of_changes_do_not_overlap_and_are_right(image, largest):
 
 def test_a_metric_that_never_changes_has_no_rho_above_its_changes(image):
     still = with_column(image, "spectral_norm", np.ones(len(image)))
-    notes = {panel.title: panel.note for panel in drawn(still)["changes"].panels}
+    notes = {panel.title: panel.note for panel in drawn(still, ["alpha"])["changes"].panels}
     assert notes["change of spectral norm λmax"] == "" and notes["change of α"].startswith("ρ ")
 
 
-def test_the_figure_by_depth_names_the_perturbation(image):
-    (panel,) = drawn(image)["accuracy_by_layer"].panels
+def test_the_figure_by_depth_names_the_perturbation(of_image):
+    (panel,) = of_image["accuracy_by_layer"].panels
     assert axes(panel).get_title(loc="left") + axes(panel).get_title() == "accuracy by depth, one layer re-randomised"
     both = several(made_up_pretrained.image_layers(), ["reinit", "rerandomize"], 2, text=False)
     picture = drawn(both)["accuracy_by_layer"]
     assert not picture.panels[0].note and {"re-initialised", "re-randomised"} <= {key.text for key in picture.keys}
 
 
-def test_the_page_of_a_language_model_folds_no_sentence_about_accuracy_into_its_findings(tmp_path):
+def test_the_page_of_a_language_model_folds_no_sentence_about_accuracy_into_its_findings(tmp_path, sparing):
     page = html.write(made_up_pretrained.folder(tmp_path, text=True, share=0.6)).read_text()
     head = page.partition('id="tables"')[0].partition("<body>")[2]
     assert "accuracy" not in head and "Unfinished" in head and "avg(loss)" in page

@@ -2,12 +2,16 @@ import re
 
 import made_up
 import made_up_spectra
+import pyarrow.compute as pc
 import pytest
 
 from raylab.report import html, spectra, views
 from raylab.report.layerwise import models
 from raylab.results import load
 from raylab.results.query import query
+
+# Two with a fit, one without a power law, one too small to be measured.
+FEW = ["transformer.wte", "transformer.h.0.mlp.c_fc", "lm_head", "tiny"]
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +31,12 @@ def two(small, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page_of_two(two):
-    """Written once: dozens of panels take seconds."""
-    return html.write(two).read_text()
+def drawn(small, tmp_path_factory):
+    """Two models whose page is drawn for real, once: of few layers, as every panel takes a good part of a second."""
+    large = made_up_spectra.analyzed(made_up_spectra.gpt(1, seed=1))
+    gpt, gpt_large = (table.filter(pc.field("layer").isin(FEW)) for table in (small, large))
+    folder = made_up_spectra.folder(tmp_path_factory.mktemp("drawn"), {"gpt": gpt, "gpt-large": gpt_large})
+    return folder, html.write(folder).read_text()
 
 
 def test_spectra_alone_are_told_from_experiments(one, finished):
@@ -88,23 +95,24 @@ def test_findings_name_the_layers(one, small):
     assert len(trapped) and f"{len(trapped)} layer" in said.partition("by D")[2]
 
 
-def test_the_page_tells_of_two_models(two, page_of_two):
-    text = page_of_two
+def test_the_page_tells_of_two_models(drawn):
+    folder, text = drawn
     plain = " ".join(re.sub(r"<[^>]+>", " ", re.sub(r"(?s)<svg.*?</svg>|<style.*?</style>", "", text)).split())
     for words in ("Layers of gpt-large", "gpt-large: mean α", "α by depth", "Spectra of gpt", "skipped: "):
         assert words in plain
     assert "correlations.csv" not in text and "Accuracy" not in plain
     assert not {"nan", "NaN", "None"} & set(re.findall(r"\w+", plain.partition("Query")[0]))
-    assert text.count("<svg") == sum(len(each.panels) for each in spectra.pictures(load(two)))
-    assert {path.name for path in (two / "figures").iterdir()} >= {"compare.png", "esd_by_layer_2.svg"}
+    assert text.count("<svg") == sum(len(each.panels) for each in spectra.pictures(load(folder)))
+    assert {path.name for path in (folder / "figures").iterdir()} >= {"compare.png", "esd_by_layer_2.svg"}
 
 
-def test_the_query_of_the_page_runs(two, page_of_two):
-    assert spectra.QUERY in page_of_two
+def test_the_query_of_the_page_runs(two, drawn):
+    _, text = drawn
+    assert spectra.QUERY in text
     assert query(two, spectra.QUERY).num_rows == 12 + 52
 
 
-def test_an_experiment_keeps_its_report(finished):
+def test_an_experiment_keeps_its_report(finished, sparing):
     text = html.write(finished).read_text()
     assert 'id="alpha_by_layer"' in text and 'id="alpha_by_depth"' not in text and "correlations.csv" in text
     assert "perturbation, avg(accuracy)" in text and made_up.LAYERS.keys() <= set(re.findall(r"fc\d", text))

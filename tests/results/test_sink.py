@@ -328,11 +328,13 @@ def test_readers_never_see_half_a_part_while_a_run_retries(tmp_path):
             sink.write(bad(at) if at % 2 else good(at))
     script = (
         "import sys; from raylab.results import load\n"
+        "print('ready', flush=True)\n"
         "for _ in range(40):\n"
         "    ids = load(sys.argv[1])['trial_id'].to_pylist(); assert len(ids) == len(set(ids))\n"
         "print('fine')"
     )
     reader = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert reader.stdout is not None and reader.stdout.readline() == "ready\n"  # until then nobody would see anything
     while reader.poll() is None:
         with opened(tmp_path, flush_rows=1) as sink:
             sink.retry(sink.failed())

@@ -23,7 +23,7 @@ def pareto(seed, size=300, alpha=2.5):
 
 @pytest.fixture(scope="module")
 def of_power_laws():
-    return [uncertainty(of(pareto(seed, 200), seed, bootstrap=100, synthetic=100)) for seed in range(100)]
+    return [uncertainty(of(pareto(seed, 200), seed, bootstrap=60, synthetic=50)) for seed in range(100)]
 
 
 def test_the_interval_covers_the_truth(of_power_laws):
