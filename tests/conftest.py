@@ -9,6 +9,9 @@ import pytest
 # Read when Ray is imported, which a test may do before raylab's preflight says the same: under `uv run pytest` each
 # start of a worker would rebuild an environment, for half a minute.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+# Read when numpy or torch is imported: pools of threads beside pytest's processes would spin more than they work.
+for library in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(library, "1")
 
 with contextlib.suppress(ImportError):  # a GPU box runs tests/gpu with torch, numpy and pytest alone
     from hypothesis import settings

@@ -16,8 +16,10 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture(scope="module")
 def ray_here():
-    with ray_session("local", workers=2, object_store_gb=0.2):
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "2")  # which workers must not inherit
+        with ray_session("local", workers=2, object_store_gb=0.2):
+            yield
 
 
 def run(experiment: Toy, **options) -> list[TrialResult]:
