@@ -64,6 +64,7 @@ class Scheduler:
         self._shared = ray.put(experiment)  # the data once a node, zero-copy; kept where the driver is
         self._watch, self._patience = Watch(), Patience(deadline_minutes)
         self._retries, self._fixed_window = retries, window
+        self._eigensolver = Shape(cpus=0.0, gpus=gpus_per_eigen_actor)
         self._room = Room(self._shape, eigen_actors, gpus_per_eigen_actor)
         self._pool = EigenPool(
             self._shared, self._room.actors, gpus_per_eigen_actor, retries, Patience(deadline_minutes)
@@ -258,8 +259,9 @@ class Scheduler:
         if self._pool.at_work or any(flight.streaming and flight.node for flight in self._flights.values()):
             self._placed = now
         elif now - self._placed > 60 * PLACEMENT_MINUTES:
+            who = f"eigensolver of {self._eigensolver}" if self._pool.wants_an_actor else f"worker of {self._shape}"
             raise UserError(
-                f"No worker of {self._shape} was started within {PLACEMENT_MINUTES:g} minutes: nodes that are there "
+                f"No {who} was started within {PLACEMENT_MINUTES:g} minutes: nodes that are there "
                 f"have at most {nodes.describe(self._room.nodes.values())}, and are busy or too few; see `ray status`."
             )
 
