@@ -70,7 +70,7 @@ def test_nothing_is_given_to_an_eigensolver_that_has_not_started(one_gpu):
 def test_who_is_missing_is_named(one_gpu):
     scheduler: Any = Scheduler(Toy(), Shape(), eigen_actors=1, gpus_per_eigen_actor=0.5)
     scheduler._pool = SimpleNamespace(at_work=False, wants_an_actor=True)
-    with pytest.raises(UserError, match="No eigensolver of 0 CPUs, 0.5 GPUs was started within 20 minutes"):
+    with pytest.raises(UserError, match=r"No eigensolver of 0 CPUs, 0\.5 GPUs was started within 20 minutes"):
         scheduler._require_a_worker(10**6)
     scheduler._pool.wants_an_actor = False
     with pytest.raises(UserError, match="No worker of 1 CPU, 0 GPUs was started within 20 minutes"):
