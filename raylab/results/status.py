@@ -30,7 +30,7 @@ class Status:
     ended: str | None  # how the driver ended: finished, interrupted, refused, crashed; None: it did not say so
     reason: str | None  # why, where it was refused
     planned: int | None  # trials of the last command
-    done: int  # rows that are ok or skipped
+    done: int  # rows of those that are ok or skipped
     failed: int
     damaged: tuple[str, ...]  # parts that cannot be read: the next run works their trials again
     host: str | None  # of the driver
@@ -65,6 +65,7 @@ class Watcher:
         rows, failed, damaged = self._count(folder)
         planned = info.get("planned")
         done = max(0, rows - int(beat.get("others") or 0))
+        failed = max(0, failed - int(beat.get("others_failed") or 0))
         error = beat.get("last_error")
         state = _state(alive, beat, planned, done, failed)
         return Status(
