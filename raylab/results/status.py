@@ -32,7 +32,7 @@ class Status:
     planned: int | None  # trials of the last command
     done: int  # rows of those that are ok or skipped
     failed: int
-    damaged: tuple[str, ...]  # parts that cannot be read: the next run works their trials again
+    damaged: tuple[str, ...]  # parts that are: the next run works their trials again
     host: str | None  # of the driver
     pid: int | None
     workers: int | None
@@ -54,7 +54,10 @@ class Watcher:
         self._damaged: set[str] = set()
 
     def look(self) -> list[Status]:
-        """How they stand now. Takes a beat, or a few of one that is dead. Raises UserError where there is no run."""
+        """How they stand now. Takes a beat, or a few of one that is dead.
+
+        Raises UserError where there is no run, or where this system may not or cannot read it.
+        """
         for folder in self._folders:
             _require(folder)
         alive = heartbeat.alive(self._folders)
@@ -90,7 +93,7 @@ class Watcher:
         )
 
     def _count(self, folder: Place) -> tuple[int, int, tuple[str, ...]]:
-        """Rows that did not fail, rows that did, by the parts' footers; the parts of which that cannot be read."""
+        """Rows that did not fail, rows that did, by the parts' footers; the parts that are damaged."""
         home, there = parts.trials(folder), parts.names(folder)
         files = [str(home.file(name)) for name in there]
         for name, file in zip(there, files, strict=True):
