@@ -54,10 +54,7 @@ class Watcher:
         self._damaged: set[str] = set()
 
     def look(self) -> list[Status]:
-        """How they stand now. Takes a beat, or a few of one that is dead.
-
-        Raises UserError where there is no run, or where this system may not or cannot read it.
-        """
+        """How they stand now. Takes a beat, or a few of one that is dead. Raises UserError where there is no run."""
         for folder in self._folders:
             _require(folder)
         alive = heartbeat.alive(self._folders)
@@ -93,7 +90,10 @@ class Watcher:
         )
 
     def _count(self, folder: Place) -> tuple[int, int, tuple[str, ...]]:
-        """Rows that did not fail, rows that did, by the parts' footers; the parts that are damaged."""
+        """Rows that did not fail, rows that did, by the parts' footers; the parts that are damaged.
+
+        Raises UserError for one that the disk or the system does not let be read.
+        """
         home, there = parts.trials(folder), parts.names(folder)
         files = [str(home.file(name)) for name in there]
         for name, file in zip(there, files, strict=True):
