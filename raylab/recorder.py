@@ -129,8 +129,7 @@ def open_recorder(
     """
     done = rows.done()
     pending = [trial for trial in planned if trial.id not in done]
-    others = len(rows.status.keys() - {trial.id for trial in planned}) if planned else 0
-    about = {"command": info["command"], "started_at": info["started_at"], "others": others}
+    about = {"command": info["command"], "started_at": info["started_at"], **_others(rows, planned)}
     with progress.Progress(cast(progress.Kind, config.progress)) as display:
         recorder = Recorder(rows, pending, display, Logbook(rows.folder), tracker, interrupts)
         before = len(planned) - len(pending) if planned else len(done)
@@ -139,6 +138,13 @@ def open_recorder(
         interrupts.last_words.append(heart.interrupt)
         with heart, recorder.book.of_this_process(), recorder.committing():
             yield recorder
+
+
+def _others(rows: ParquetSink, planned: Sequence[Trial]) -> dict[str, int]:
+    """How many rows there are of trials that only other commands have: that did not fail, and that did."""
+    others = rows.status.keys() - {trial.id for trial in planned} if planned else set[str]()
+    failed = sum(rows.status[trial] == "failed" for trial in others)
+    return {"others": len(others) - failed, "others_failed": failed}
 
 
 def _with_place(result: TrialResult) -> TrialResult:

@@ -279,7 +279,10 @@ class Experiment(Protocol):
         ...
 
     def costs(self, groups: Sequence[Group]) -> Sequence[float]:
-        """What each group will take, in the experiment's own unit: expensive ones go first, equal ones in order."""
+        """What each group will take, in the experiment's own unit: expensive ones go first, equal ones in order.
+
+        One that costs no more than others that have given results is given up when it is silent for far longer.
+        """
         ...
 
     def run(self, group: Group) -> Iterator[Outcome]:

@@ -1,7 +1,8 @@
 """A pool of actors that turn outcomes into finished results: eigenvalues, power-law fits, metrics.
 
-Weights reach an actor by object reference, from the worker that drew them, never through the driver. An actor that
-dies, or is silent for too long, is replaced, and what it was at is measured again.
+Weights reach an actor by object reference, from the worker that drew them, never through the driver. Only one that has
+started is given something: another may wait for its share of a GPU for ever. An actor that dies, or is silent for too
+long, is replaced, and what it was at is measured again.
 """
 
 from __future__ import annotations
@@ -70,20 +71,29 @@ class EigenPool:
     def full(self) -> bool:
         """Whether more is queued than the next round of calls can take: time for the workers to wait.
 
-        Not while no actor is at work: workers that wait might hold the share of a GPU that it waits for.
+        Not while no actor has started: workers that wait might hold the share of a GPU that it waits for.
         """
-        ready = any(actor.starting is None for actor in self._actors)
-        return ready and len(self._queue) >= len(self._actors) * BUNDLES_PER_CALL
+        ready = self._started
+        return bool(ready) and len(self._queue) >= len(ready) * BUNDLES_PER_CALL
 
     @property
     def calls(self) -> list[Any]:
-        """References of the calls in flight, to wait for."""
-        return list(self._calls)
+        """References to wait for: of the calls in flight, and of actors that are starting."""
+        return [*self._calls, *(actor.starting for actor in self._actors if actor.starting is not None)]
 
     @property
     def at_work(self) -> bool:
-        """Whether an actor that has started has something to do."""
-        return any(actor.calls and actor.starting is None for actor in self._actors)
+        """Whether an actor has something to do."""
+        return any(actor.calls for actor in self._actors)
+
+    @property
+    def wants_an_actor(self) -> bool:
+        """Whether something waits to be measured, and no actor has started that could."""
+        return bool(self._queue) and not self._started
+
+    @property
+    def _started(self) -> list[_Actor]:
+        return [actor for actor in self._actors if actor.starting is None]
 
     def submit(self, tag: Any, bundle: Any) -> None:
         """Queue the reference of a bundle."""
@@ -92,6 +102,9 @@ class EigenPool:
 
     def collect(self, call: Any) -> list[Measured]:
         """What came of the bundles of a finished call; nothing yet for those that are measured again."""
+        if call not in self._calls:
+            self._begin(call)
+            return []
         actor, jobs = self._calls.pop(call)
         actor.calls -= 1
         try:
@@ -107,8 +120,7 @@ class EigenPool:
             self._queue.extendleft(replace(job, alone=True) for job in reversed(jobs))
             return []
         else:
-            if not self._still_starting(actor):
-                self._patience.saw(self._now - actor.since)
+            self._patience.saw(self._now - actor.since)
             actor.since = self._now
             return [(job.tag, measured, None) for job, measured in zip(jobs, results, strict=True)]
         finally:
@@ -121,9 +133,7 @@ class EigenPool:
         """
         self._now, self._wanted = now, wanted
         given_up: list[Measured] = []
-        for actor in list(self._actors):
-            if self._still_starting(actor):
-                continue
+        for actor in self._started:
             limit = self._patience.seconds(max((job.deaths for job in self._at(actor)), default=0))
             if actor.node is not None and actor.node not in nodes:
                 given_up += self._give_up(actor, f"node {actor.node[:8]} was lost")
@@ -155,12 +165,14 @@ class EigenPool:
         handle = self._class.remote()
         return _Actor(handle, starting=handle.node.remote())
 
-    def _still_starting(self, actor: _Actor) -> bool:
-        if actor.starting is not None and ray.wait([actor.starting], timeout=0, fetch_local=False)[0]:
-            with contextlib.suppress(RayError):  # it died: its calls say so
-                actor.node = ray.get(actor.starting)
-            actor.starting, actor.since = None, self._now
-        return actor.starting is not None
+    def _begin(self, starting: Any) -> None:
+        """An actor has started, or died of it."""
+        for actor in self._actors:
+            if actor.starting == starting:
+                with contextlib.suppress(RayError):  # it died: its first call will say so
+                    actor.node = ray.get(starting, timeout=FETCH_SECONDS)
+                actor.starting, actor.since = None, self._now
+        self._feed()
 
     def _once_more(self, jobs: list[_Job], error: RayError) -> list[Measured]:
         """Measure again what an actor died at, each by itself: it may be what it died of. Returns what is given up."""
@@ -171,8 +183,8 @@ class EigenPool:
         return [(job.tag, [], error) for job in jobs if job.deaths >= self._retries]
 
     def _feed(self) -> None:
-        while self._queue:
-            actor = min(self._actors, key=lambda each: each.calls)
+        while self._queue and (started := self._started):
+            actor = min(started, key=lambda each: each.calls)
             if actor.calls >= QUEUED_PER_ACTOR:
                 return
             jobs = self._next_jobs()

@@ -18,6 +18,7 @@ class Job:
     """Some groups, until each of their trials has a result."""
 
     groups: Sequence[Group]
+    cost: float = 0.0  # of the dearest group, in the experiment's unit: it sets how long all may be silent
     left: dict[Trial, Trial] = field(default_factory=dict)  # ours by equal: what comes back is a copy
     fruitless: int = 0  # attempts in a row that gave nothing
     attempts: int = 0
@@ -71,9 +72,17 @@ class Flight:
     measuring: int = 0  # bundles that are with the eigensolvers
     streaming: bool = True
     trials: int = 0  # left when it began
+    silence: float = 0.0  # the longest that ended with something it gave
+    paid: float = 0.0  # what it has surely cost: an attempt before it may have left a checkpoint, and this one is quick
 
     def __post_init__(self) -> None:
         self.trials = len(self.job.left)
+        self.paid = 0.0 if self.job.attempts else self.job.cost
+
+    def gave(self, now: float) -> None:
+        """Something came of it."""
+        self.silence = max(self.silence, now - self.seen)
+        self.seen = now
 
     @property
     def over(self) -> bool:

@@ -34,21 +34,34 @@ class Patience:
     """The longest silence that is borne.
 
     minutes: as a person has it. None: ten times the longest of this run that ended well, at least five minutes, and
-    twice as long each time it is tried again, so that what only takes longer comes through in the end.
+    twice as long each time it is tried again, so that what only takes longer comes through in the end. What costs more
+    than all that has ended well (a model to train, where others have been read from their checkpoints in seconds) may
+    be silent for so many times longer, up to a day.
     """
 
     def __init__(self, minutes: float | None) -> None:
         self._minutes = minutes
         self._longest: float | None = None
+        self._dearest = 0.0
 
-    def saw(self, silence: float) -> None:
-        """A silence of so many seconds was broken."""
+    def saw(self, silence: float, cost: float = 0.0) -> None:
+        """A silence of so many seconds was broken by a result. cost: of the work (`Experiment.costs`)."""
         self._longest = max(silence, self._longest or 0.0)
+        self._dearest = max(cost, self._dearest)
 
-    def seconds(self, attempt: int) -> float:
-        """How long to wait the `attempt`-th time, from 0."""
+    def seconds(self, attempt: int, cost: float = 0.0) -> float:
+        """How long to wait the `attempt`-th time, from 0, for work of that cost."""
         if self._minutes is not None:
             return 60 * self._minutes
         if self._longest is None:
             return 60 * AT_FIRST_MINUTES
-        return max(60 * AT_LEAST_MINUTES, TIMES_THE_LONGEST * self._longest) * 2**attempt
+        alike = max(60 * AT_LEAST_MINUTES, TIMES_THE_LONGEST * self._longest)
+        return max(alike, self._of_dearer(cost)) * 2**attempt
+
+    def _of_dearer(self, cost: float) -> float:
+        """How long what has come back lets one wait for what costs more; 0 where it does not."""
+        if cost <= self._dearest:
+            return 0.0
+        if not self._dearest:
+            return 60 * AT_FIRST_MINUTES
+        return min(60 * AT_FIRST_MINUTES, TIMES_THE_LONGEST * (self._longest or 0.0) * cost / self._dearest)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from raylab.config import ClusterConfig
 
 _LOG = logging.getLogger(__name__)
+Costly = tuple[Group, float]  # a group, and what it costs in the experiment's unit
 PATROL_SECONDS = 2.0  # between two looks at which nodes are there and who has been silent for too long
 BUNDLES_AHEAD = 8  # a worker pauses when so many of its bundles wait to be taken
 TASK_SECONDS = 2.0  # of cheap groups that make a task
@@ -62,7 +63,8 @@ class Scheduler:
         self._experiment, self._shape = experiment, shape or Shape()
         self._shared = ray.put(experiment)  # the data once a node, zero-copy; kept where the driver is
         self._watch, self._patience = Watch(), Patience(deadline_minutes)
-        self._retries, self._deadline, self._fixed_window = retries, deadline_minutes, window
+        self._retries, self._fixed_window = retries, window
+        self._eigensolver = Shape(cpus=0.0, gpus=gpus_per_eigen_actor)
         self._room = Room(self._shape, eigen_actors, gpus_per_eigen_actor)
         self._pool = EigenPool(
             self._shared, self._room.actors, gpus_per_eigen_actor, retries, Patience(deadline_minutes)
@@ -78,7 +80,7 @@ class Scheduler:
         self._flights: dict[Any, Flight] = {}
         self._streaming = 0
         self._again: deque[Job] = deque()
-        self._waiting: deque[Group] = deque()
+        self._waiting: deque[Costly] = deque()
         self._pace: float | None = None  # seconds a trial, of late
         self._patrolled = 0.0
         self._placed = 0.0  # when some worker was last known to be at work
@@ -119,7 +121,7 @@ class Scheduler:
 
     def _launch(self) -> None:
         while self._streaming < self._window and (self._again or self._waiting):
-            job = self._again.popleft() if self._again else Job(self._next_groups())
+            job = self._again.popleft() if self._again else self._next_job()
             here = self._measure_there and self._pace is not None and self._pace < CHEAP_SECONDS
             flight = Flight(job, self._watch.time, here)
             said = {"measure": here, "first": not job.attempts, "last": job.fruitless >= self._retries}
@@ -129,17 +131,18 @@ class Scheduler:
             self._flights[task.remote(self._shared, job.groups, **said)] = flight
             self._streaming += 1
 
-    def _next_groups(self) -> list[Group]:
+    def _next_job(self) -> Job:
         """One group; of cheap ones several, but no more than leaves every worker something to do."""
-        groups = [self._waiting.popleft()]
+        group, cost = self._waiting.popleft()  # no other costs more
+        groups = [group]
         if self._pace is None:
-            return groups
-        room = TASK_SECONDS / max(self._pace, 1e-6) - len(groups[0])
+            return Job(groups, cost)
+        room = TASK_SECONDS / max(self._pace, 1e-6) - len(group)
         most = len(self._waiting) // (2 * self._window)
-        while self._waiting and len(groups) < most and len(self._waiting[0]) <= room:
-            groups.append(self._waiting.popleft())
+        while self._waiting and len(groups) < most and len(self._waiting[0][0]) <= room:
+            groups.append(self._waiting.popleft()[0])
             room -= len(groups[-1])
-        return groups
+        return Job(groups, cost)
 
     def _wait(self) -> list[Any]:
         """What is ready. While the pool is full the streams are not looked at: their workers pause by themselves."""
@@ -157,18 +160,19 @@ class Scheduler:
     def _advance(self, stream: Any) -> list[TrialResult]:
         """Take what a worker has given: its node, then results, or a bundle to hand on to the pool."""
         flight = self._flights[stream]
-        self._sign_of_life(flight)
         try:
             given = next(stream)
             if given == stream.completed():  # all that came of it is an error
                 ray.get(given)
             if flight.node is None:
-                flight.node, flight.began = str(ray.get(given, timeout=FETCH_SECONDS)), self._watch.time
-            elif flight.measured:
-                return flight.job.accept(ray.get(given, timeout=FETCH_SECONDS))
-            else:
-                flight.measuring += 1
-                self._pool.submit(flight, given)
+                flight.node = str(ray.get(given, timeout=FETCH_SECONDS))
+                flight.began = flight.seen = self._watch.time
+                return []
+            flight.gave(self._watch.time)
+            if flight.measured:
+                return self._accept(flight, ray.get(given, timeout=FETCH_SECONDS))
+            flight.measuring += 1
+            self._pool.submit(flight, given)
         except StopIteration:
             self._end(flight)
             taken = self._watch.time - flight.began
@@ -180,10 +184,11 @@ class Scheduler:
             self._end(flight, error)
         return []
 
-    def _sign_of_life(self, flight: Flight) -> None:
-        if flight.node is not None:
-            self._patience.saw(self._watch.time - flight.seen)
-        flight.seen = self._watch.time
+    def _accept(self, flight: Flight, results: Sequence[TrialResult]) -> list[TrialResult]:
+        """Those of its results that are wanted. By good ones it is known how long such work may be silent."""
+        if any(result.status != "failed" for result in results):
+            self._patience.saw(flight.silence, flight.paid)
+        return flight.job.accept(results)
 
     def _end(self, flight: Flight, error: RayError | str | None = None) -> None:
         """Nothing more comes of an attempt."""
@@ -197,7 +202,7 @@ class Scheduler:
         wanted: list[TrialResult] = []
         for flight, results, error in found:
             flight.measuring -= 1
-            wanted += flight.job.accept(results)
+            wanted += self._accept(flight, results)
             if error is not None:
                 flight.job.error = str(error).strip()
         return wanted
@@ -233,7 +238,7 @@ class Scheduler:
                     self._give_up(stream, "")
             elif flight.node not in self._room.nodes:
                 self._give_up(stream, f"node {flight.node[:8]} was lost")
-            elif now - flight.seen > (limit := self._patience.seconds(flight.job.fruitless)):
+            elif now - flight.seen > (limit := self._patience.seconds(flight.job.fruitless, flight.job.cost)):
                 self._give_up(stream, f"nothing came for {limit / 60:.3g} minutes, its deadline")
         return self._measured(self._pool.patrol(now, self._room.actors, self._room.nodes))
 
@@ -254,14 +259,14 @@ class Scheduler:
         if self._pool.at_work or any(flight.streaming and flight.node for flight in self._flights.values()):
             self._placed = now
         elif now - self._placed > 60 * PLACEMENT_MINUTES:
+            who = f"eigensolver of {self._eigensolver}" if self._pool.wants_an_actor else f"worker of {self._shape}"
             raise UserError(
-                f"No worker of {self._shape} was started within {PLACEMENT_MINUTES:g} minutes: nodes that are there "
+                f"No {who} was started within {PLACEMENT_MINUTES:g} minutes: nodes that are there "
                 f"have at most {nodes.describe(self._room.nodes.values())}, and are busy or too few; see `ray status`."
             )
 
 
-def expensive_first(experiment: Experiment, pending: Sequence[Trial]) -> list[Group]:
+def expensive_first(experiment: Experiment, pending: Sequence[Trial]) -> list[Costly]:
     """The groups of some trials as they are to be launched: what begins last must not be what takes longest."""
     groups = experiment.groups(pending)
-    costs = experiment.costs(groups)
-    return [groups[at] for at in sorted(range(len(groups)), key=lambda at: -costs[at])]
+    return sorted(zip(groups, experiment.costs(groups), strict=True), key=lambda each: -each[1])

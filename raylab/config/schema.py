@@ -26,7 +26,8 @@ class ClusterConfig:
     # attempts after the first of what a worker or node was lost with, ran out of memory or kept silent for too long
     retries: int = 3
     # of silence between two results, after which what a worker is at is tried elsewhere; null: ten times the longest
-    # of the run so far, at least five minutes, and twice as long with each attempt
+    # of the run so far, at least five minutes, up to a day for what costs more than all that has come back (a training
+    # among models that are read from checkpoints), and twice as long with each attempt
     deadline_minutes: float | None = None
 
 

@@ -16,6 +16,7 @@ import functools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from raylab import spectral
@@ -131,6 +132,16 @@ class AlphaFixed(Study):
         for trial in pending:
             groups.setdefault(self.places[trial.checkpoint][0].identity, []).append(trial)
         return [tuple(trials) for trials in groups.values()]
+
+    def costs(self, groups: Sequence[Group]) -> Sequence[float]:
+        """The most epochs that are trained without a row: one, but where rows are missing and no checkpoint is near."""
+        kept = self.checkpoints.kept()
+        return [float(self._most_in_silence(group, kept)) for group in groups]
+
+    def _most_in_silence(self, group: Group, kept: Set[str]) -> int:
+        epochs = sorted({self.places[trial.checkpoint][1] for trial in group})
+        model = self.places[group[0].checkpoint][0]
+        return max(b - a for a, b in pairwise([self.newest(model, epochs[0] - 1, kept), *epochs]))
 
     def run(self, group: Group) -> Iterator[Outcome]:
         """Train epoch by epoch; as each one ends, the model as a whole and then its layers."""

@@ -39,7 +39,8 @@ NOT_TO_TRAIN_ON = (
     "or give a raylab.data.ClassificationData"
 )
 COMPUTED = "computed from other parameters: it cannot be given other weights by itself"
-MORE_THAN_ALL = 1e6  # evaluations of a model: what is trained goes first
+# Evaluations of a model: what is trained goes first, and what is evaluated in seconds does not say how long that takes.
+MORE_THAN_ALL = 1e9
 SIMILARITY = ("activation_disagreement", "js_divergence", "linear_cka")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 import time
@@ -35,7 +36,7 @@ class Part(NamedTuple):
 
 
 class DamagedPartError(UserError):
-    """A part that cannot be read."""
+    """A part that is not what was written."""
 
 
 def trials(where: Where) -> Place:
@@ -63,10 +64,22 @@ def opened(where: Where, wanted: Sequence[str]) -> Iterator[list[Part]]:
 
 
 def read(part: Part, columns: Sequence[str] | None = None) -> pa.Table:
-    """One part (of `columns`, those that it has). Raises DamagedPartError if it is, FileNotFoundError if it is gone."""
+    """One part (of `columns`, those that it has).
+
+    Raises DamagedPartError if it is, FileNotFoundError if it is gone, UserError if the disk or the system refuses.
+    """
     with _opened(part) as file:
         has = file.schema_arrow.names
         return file.read(columns=None if columns is None else [name for name in columns if name in has])
+
+
+def read_surely(where: Where, part: Part) -> pa.Table:
+    """`read`; where that fails, once more from where it lies: it may be the disk that failed, or the way here."""
+    try:
+        return read(part)
+    except UserError:
+        with opened(where, [part.path.name]) as (again,):
+            return read(again)
 
 
 @contextlib.contextmanager
@@ -76,11 +89,25 @@ def _opened(part: Part) -> Iterator[pq.ParquetFile]:
             yield file
     except FileNotFoundError:
         raise
-    except (pa.ArrowException, OSError) as error:
-        raise DamagedPartError(
-            f"{part.place} is damaged ({first_line(error)}): run the same command again; it sets the part aside, and "
-            "only its trials are run again."
-        ) from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise _explained(part, error) from error
+
+
+def _explained(part: Part, error: Exception) -> UserError:
+    """Of what the system refuses pyarrow says the number, and says none of what it cannot make sense of."""
+    if isinstance(error, MemoryError):
+        return UserError(f"{part.place} cannot be read, for lack of memory: free some, and run the same command again.")
+    if isinstance(error, PermissionError):
+        return UserError(f"{part.place} cannot be read (permission denied): ask whoever owns it to let you read it.")
+    if isinstance(error, OSError) and error.errno:
+        return UserError(
+            f"{part.place} cannot be read ({os.strerror(error.errno)}): see to the disk or drive that it lies on, and "
+            "run the same command again."
+        )
+    return DamagedPartError(
+        f"{part.place} is damaged ({first_line(error)}): run the same command again; it sets the part aside, and "
+        "only its trials are run again."
+    )
 
 
 def attempts() -> Iterator[int]:

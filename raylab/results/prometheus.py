@@ -50,10 +50,10 @@ def write(
     lines: list[str] = []
     for name, values in ((TRIALS, counts), (SECONDS, seconds)):
         lines += [f"# HELP {name} {HELP[name]}", f"# TYPE {name} counter"]
-        lines += [f"{name}{{{_written(key)}}} {value:g}" for key, value in values.items()]
+        lines += [f"{name}{{{_written(key)}}} {_number(value)}" for key, value in values.items()]
     for key, (name, text) in _GAUGES.items():
         if numbers.get(key) is not None:
-            lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge", f"{name} {numbers[key]:g}"]
+            lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge", f"{name} {_number(numbers[key])}"]
     text = (redact.text("\n".join(lines)) + "\n").encode()
     with contextlib.suppress(OSError, UserError):
         places.at(folder).replace(FILE, lambda file: file.write(text))
@@ -61,6 +61,11 @@ def write(
 
 def _written(key: Labels) -> str:
     return ",".join(f'{name}="{_escaped(value)}"' for name, value in key._asdict().items())
+
+
+def _number(value: float) -> str:
+    """With all its digits: `rate()` over a counter that is rounded to six of them is 0, and then far too much."""
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
 
 
 def _escaped(value: str) -> str:

@@ -101,10 +101,10 @@ class ParquetSink:
             return parts.index(self._sound(files))
 
     def _sound(self, files: Sequence[parts.Part]) -> Iterator[tuple[parts.Part, pa.Table]]:
-        """The parts of which every page can be read."""
+        """The parts of which every page can be read. Those that are damaged, read twice, are set aside."""
         for part in files:
             try:
-                rows = parts.read(part)
+                rows = parts.read_surely(self.folder, part)
             except parts.DamagedPartError as error:
                 content = self._trials.read(part.path.name)
                 (self.folder / DAMAGED).replace(part.path.name, lambda file, content=content: file.write(content))

@@ -30,9 +30,9 @@ class Status:
     ended: str | None  # how the driver ended: finished, interrupted, refused, crashed; None: it did not say so
     reason: str | None  # why, where it was refused
     planned: int | None  # trials of the last command
-    done: int  # rows that are ok or skipped
+    done: int  # rows of those that are ok or skipped
     failed: int
-    damaged: tuple[str, ...]  # parts that cannot be read: the next run works their trials again
+    damaged: tuple[str, ...]  # parts that are: the next run works their trials again
     host: str | None  # of the driver
     pid: int | None
     workers: int | None
@@ -65,6 +65,7 @@ class Watcher:
         rows, failed, damaged = self._count(folder)
         planned = info.get("planned")
         done = max(0, rows - int(beat.get("others") or 0))
+        failed = max(0, failed - int(beat.get("others_failed") or 0))
         error = beat.get("last_error")
         state = _state(alive, beat, planned, done, failed)
         return Status(
@@ -89,7 +90,10 @@ class Watcher:
         )
 
     def _count(self, folder: Place) -> tuple[int, int, tuple[str, ...]]:
-        """Rows that did not fail, rows that did, by the parts' footers; the parts of which that cannot be read."""
+        """Rows that did not fail, rows that did, by the parts' footers; the parts that are damaged.
+
+        Raises UserError for one that the disk or the system does not let be read.
+        """
         home, there = parts.trials(folder), parts.names(folder)
         files = [str(home.file(name)) for name in there]
         for name, file in zip(there, files, strict=True):

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("ray")
 
-from raylab.cluster.flights import Job
+from raylab.cluster.flights import Flight, Job
 from raylab.cluster.patience import Patience, Watch
 from raylab.types import TrialResult
 from tests.cluster.toy import Toy
@@ -58,6 +58,35 @@ def test_patience_is_ten_times_the_longest_silence_and_grows_with_each_attempt()
     patience.saw(1.0)
     assert patience.seconds(0) == 1000
     assert Patience(0.5).seconds(3) == 30
+
+
+def test_what_costs_more_than_all_that_has_come_back_may_be_silent_for_longer():
+    """A run that goes on reads some models from their checkpoints in seconds, and trains others for an hour."""
+    patience = Patience(None)
+    patience.saw(2.0, cost=25)
+    assert patience.seconds(0, cost=25) == 300
+    assert patience.seconds(0, cost=1e9) == 24 * 3600, "nothing that was trained has come back yet"
+    assert patience.seconds(0, cost=1000) == 800, "forty times as much: forty times as long"
+    patience.saw(600.0, cost=1e9)
+    assert patience.seconds(0, cost=1e9) == patience.seconds(0, cost=25) == 6000
+    assert Patience(0.5).seconds(0, cost=1e9) == 30, "a person has said how long"
+
+
+def test_what_costs_nothing_says_nothing_of_what_does():
+    patience = Patience(None)
+    patience.saw(0.1)
+    assert (patience.seconds(0), patience.seconds(0, cost=1)) == (300, 24 * 3600)
+
+
+def test_an_attempt_after_the_first_does_not_say_how_quick_such_work_is():
+    """The one before it may have left a checkpoint."""
+    work, _ = job()
+    work.cost = 7.0
+    first = Flight(work, seen=0.0, measured=True)
+    for now in (5.0, 6.0, 8.0):
+        first.gave(now)
+    work.after(True, retries=3)
+    assert (first.silence, first.paid, Flight(work, 8.0, True).paid) == (5.0, 7.0, 0.0)
 
 
 def test_time_in_which_the_driver_did_not_look_does_not_count():

@@ -1,8 +1,14 @@
 """Workers and eigensolvers that share a GPU (a pretended one: Ray only counts it)."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from raylab.cluster import nodes
+from raylab.cluster.eigen_pool import EigenPool
 from raylab.cluster.nodes import Shape
+from raylab.cluster.patience import Patience
 from raylab.cluster.room import Room
 from raylab.cluster.scheduler import Scheduler
 from raylab.errors import UserError
@@ -37,6 +43,38 @@ def test_an_eigensolver_that_dies_gets_its_share_back(one_gpu, tmp_path):
     results = [result for batch in scheduler.stream(experiment.trials()) for result in batch]
     assert (tmp_path / "measurer.disturbed").exists()
     assert len(results) == 120 and {result.status for result in results} == {"ok"}
+
+
+@pytest.mark.timeout(120)
+def test_nothing_is_given_to_an_eigensolver_that_has_not_started(one_gpu):
+    """It may wait for its share of a GPU for ever, while another would measure what it was given."""
+    import ray
+
+    experiment = Toy(count=240, size=6)
+    groups, measured = experiment.groups(experiment.trials()), []
+    pool = EigenPool(ray.put(experiment), 1, 1.0, 3, Patience(None))
+    try:
+        pool.patrol(0.0, 2, nodes.alive())  # a second one, for which there is no GPU
+        for group in groups:
+            pool.submit(group, ray.put(list(experiment.run(group))))
+        while len(measured) < len(groups):
+            ready, _ = ray.wait(pool.calls, timeout=40)
+            assert ready, f"{len(measured)} of {len(groups)} bundles were measured, and then nothing came"
+            measured += pool.collect(ready[0])
+    finally:
+        for actor in pool._actors:  # the GPU is the next test's
+            ray.kill(actor.handle)
+    assert {result.status for _, results, _ in measured for result in results} == {"ok"}
+
+
+def test_who_is_missing_is_named(one_gpu):
+    scheduler: Any = Scheduler(Toy(), Shape(), eigen_actors=1, gpus_per_eigen_actor=0.5)
+    scheduler._pool = SimpleNamespace(at_work=False, wants_an_actor=True)
+    with pytest.raises(UserError, match=r"No eigensolver of 0 CPUs, 0\.5 GPUs was started within 20 minutes"):
+        scheduler._require_a_worker(10**6)
+    scheduler._pool.wants_an_actor = False
+    with pytest.raises(UserError, match="No worker of 1 CPU, 0 GPUs was started within 20 minutes"):
+        scheduler._require_a_worker(10**6)
 
 
 def test_refuses_shares_that_leave_no_room_for_a_worker(one_gpu):

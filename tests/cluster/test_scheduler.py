@@ -81,6 +81,21 @@ def test_who_is_killed_or_hangs_loses_and_doubles_nothing(ray_here, tmp_path, wh
     assert results == expected(Toy(count=24, size=6))
 
 
+def test_what_is_quick_says_nothing_of_what_costs_more(ray_here, tmp_path, monkeypatch):
+    """A model to train, among some that have a checkpoint: it used to be killed again and again, and then to fail.
+
+    So is one that diverges at once: of a training that goes well it says nothing.
+    """
+    from raylab.cluster import patience, scheduler
+
+    monkeypatch.setattr(patience, "AT_LEAST_MINUTES", 0.5 / 60)
+    monkeypatch.setattr(scheduler, "PATROL_SECONDS", 0.2)
+    experiment = Toy(count=24, size=4, slow=(2, 7.0), fails_at_once=4, scratch=str(tmp_path))
+    results = run(experiment)
+    assert {r.trial.replicate for r in results if r.status == "failed"} == {4} and len(results) == 24
+    assert (tmp_path / "slow.begun").read_text() == "x", "it was given up, and begun again"
+
+
 def test_what_no_worker_survives_fails_alone(ray_here):
     results = run(Toy(count=12, size=4, kills=(1, "fc2")), retries=1)
     (failed,) = (result for result in results if result.status == "failed")

@@ -26,6 +26,8 @@ class Toy:
     dies_once_in: int | None = None  # the replicate whose worker is killed the first time
     hangs_once_in: int | None = None  # the replicate whose worker sleeps for ever the first time
     kills: tuple[int, str] | None = None  # replicate and layer that no worker survives
+    slow: tuple[int, float] | None = None  # a replicate that costs more than all others, and its seconds of silence
+    fails_at_once: int | None = None  # a replicate that costs as much, and of which nothing comes but failed rows
     measurer_dies_once: bool = False
     measurer_hangs_once: bool = False
     scratch: str = "."
@@ -44,9 +46,16 @@ class Toy:
         return [tuple(group) for group in by_model.values()]
 
     def costs(self, groups: Sequence[Group]) -> list[float]:
-        return [0.0] * len(groups)
+        dear = {self.slow and self.slow[0], self.fails_at_once}
+        return [1e9 if group[0].replicate in dear else 1.0 for group in groups]
 
     def run(self, group: Group) -> Iterator[Outcome]:
+        if group[0].replicate == self.fails_at_once:
+            raise ArithmeticError("it diverged")
+        if self.slow and group[0].replicate == self.slow[0]:
+            with (Path(self.scratch) / "slow.begun").open("a") as file:
+                file.write("x")
+            time.sleep(self.slow[1])
         for position, trial in enumerate(group):
             if (trial.replicate, trial.layer) == self.kills:
                 os.kill(os.getpid(), signal.SIGKILL)

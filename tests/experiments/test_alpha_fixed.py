@@ -79,6 +79,15 @@ def test_every_epoch_has_its_rows_and_alpha_stays_where_it_was_drawn(made):
             assert values["alpha"] != first[place] and values["alpha_float32"] == values["alpha"]
 
 
+def test_a_group_costs_the_epochs_that_pass_without_a_row(made, pool, tmp_path):
+    """By them it is told how long its worker may be silent: rows that are missing may be far from any checkpoint."""
+    experiment, _ = made
+    group = experiment.groups(experiment.trials())[0]
+    last = tuple(trial for trial in group if experiment.places[trial.checkpoint][1] == 2)
+    assert experiment.costs([group, last]) == [1.0, 1.0], "the checkpoint of the epoch before is there"
+    assert built(pool, tmp_path).costs([group, last]) == [1.0, 2.0], "there is none"
+
+
 def test_the_network_evaluated_is_the_one_measured(made):
     """The whole and its layers say the same; what is measured is in float64 and gives that accuracy."""
     experiment, _ = made

@@ -83,6 +83,15 @@ def test_a_stack_of_models_is_a_group(tmp_path):
     assert [len({trial.replicate for trial in group}) for group in experiment.groups(experiment.trials())] == [2, 2, 1]
 
 
+def test_a_model_to_train_costs_far_more_than_one_that_has_a_checkpoint(tmp_path):
+    """So that what the latter take does not set a deadline for a training."""
+    experiment = built(tmp_path, "models=2")
+    to_do = experiment.groups(experiment.trials())
+    list(experiment.run(to_do[0][:1]))
+    kept, trained = experiment.costs(to_do)
+    assert trained > 1e6 * kept > 0
+
+
 def test_a_checkpoint_is_used_again_and_a_damaged_one_is_trained_anew(tmp_path):
     experiment = built(tmp_path, "models=1")
     first = results(experiment)

@@ -10,13 +10,15 @@ import pytest
 from rich.console import Console
 
 from raylab import places, recorder
+from raylab.config import compose
 from raylab.errors import UserError
 from raylab.interrupts import Interrupts
 from raylab.places import outage
-from raylab.recorder import Recorder
+from raylab.recorder import Recorder, open_recorder
 from raylab.report.progress import Progress
-from raylab.results import ParquetSink, load, schema
+from raylab.results import ParquetSink, load, schema, write_run_info
 from raylab.results.logbook import Logbook
+from raylab.results.status import DONE, Watcher
 from raylab.types import TrialResult
 
 PLAN = made_up.trials(2)
@@ -60,6 +62,22 @@ def test_the_end_of_a_run_waits_for_s3(url, cloud):
         said = [line for line in screen.getvalue().splitlines() if line]
         assert "SlowDown" in said[0] and said[1].startswith("Work goes on and rows wait here")
         assert said[2:] == [f"{url} answers again: no row is lost."]
+
+
+def test_what_failed_in_another_command_is_no_failure_of_this_one(tmp_path):
+    """`models=2`, some of the second failed; then `models=1`, all well: exit code 0, and raylab.status says so too."""
+    info = {"planned": len(made_up.trials(1)), "command": "python -m raylab.run models=1", "started_at": "2026-01-01"}
+    first, columns = made_up.trials(1), schema.schema(made_up.COLUMNS)
+    with ParquetSink(tmp_path, columns, made_up.PROVENANCE) as rows:
+        write_run_info(tmp_path, info)
+        for trial in PLAN[len(first) :]:
+            rows.write(TrialResult(trial, "failed" if trial.layer == "fc2" else "ok", {}))
+        config, _ = compose([f"results={tmp_path}", "progress=none"])
+        with open_recorder(config, info, rows, first, NoTracker(), Interrupts(lambda: None)) as taking:
+            taking.take([TrialResult(trial, "ok", {}) for trial in first])
+        assert len(rows.failed()) == 4
+    (status,) = Watcher([tmp_path]).look()
+    assert (status.state, status.done, status.failed, status.planned) == (DONE, len(first), 0, len(first))
 
 
 def test_an_interrupt_does_not(url, cloud):

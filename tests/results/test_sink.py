@@ -1,5 +1,7 @@
 """Every trial exactly once on disk, whatever happens."""
 
+import contextlib
+import errno
 import os
 import random
 import signal
@@ -167,6 +169,66 @@ def test_a_damaged_part_is_named_set_aside_and_its_trials_are_run_again(tmp_path
     assert (tmp_path / "damaged" / part.name).read_bytes() == damaged
     with opened(tmp_path) as sink:
         assert not sink.set_aside
+
+
+@contextlib.contextmanager
+def failing(reads, error):
+    """The disk fails so many times."""
+    real, left = parts.pq.ParquetFile, [reads]
+
+    def once_more(*arguments, **options):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise error
+        return real(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts.pq, "ParquetFile", once_more)
+        yield
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Error reading bytes from file"), OSError("CRC checksum")])
+def test_a_read_that_fails_once_sets_nothing_aside(tmp_path, error):
+    with opened(tmp_path) as sink:
+        sink.write(good(0))
+    with failing(1, error), opened(tmp_path) as sink:
+        assert sink.set_aside == [] and sink.done() == {PLAN[0].id}
+
+
+def test_a_disk_that_fails_is_no_damage(tmp_path):
+    with opened(tmp_path) as sink:
+        sink.write(good(0))
+    says = r"part-000001\.parquet cannot be read \(Input/output error\): see to the disk"
+    for read in (committed, load, opened):
+        with failing(2, OSError(errno.EIO, "Error reading bytes from file")), pytest.raises(UserError, match=says):
+            read(tmp_path)
+    with opened(tmp_path) as sink:
+        assert sink.set_aside == [] and sink.done() == {PLAN[0].id}
+
+
+def test_a_part_that_one_may_not_read_is_not_called_damaged(tmp_path):
+    with opened(tmp_path) as sink:
+        sink.write(good(0))
+    with failing(1, PermissionError(errno.EACCES, "Failed to open")), pytest.raises(UserError) as caught:
+        load(tmp_path)
+    assert str(caught.value) == (
+        f"{found(tmp_path)[0]} cannot be read (permission denied): ask whoever owns it to let you read it."
+    )
+
+
+def test_a_flipped_bit_is_never_another_kind_of_error(tmp_path):
+    """What pyarrow says of damage has no number of the system, whatever it is."""
+    with opened(tmp_path) as sink:
+        sink.write(good(0))
+    (part,) = found(tmp_path)
+    sound, rng, said = part.read_bytes(), random.Random(3), Counter()
+    for byte in rng.sample(range(len(sound)), 300):
+        part.write_bytes(sound[:byte] + bytes([sound[byte] ^ 1 << rng.randrange(8)]) + sound[byte + 1 :])
+        try:
+            load(tmp_path)
+        except parts.DamagedPartError:
+            said["damaged"] += 1
+    assert said["damaged"] > 75
 
 
 def test_a_trial_in_two_parts_is_refused(tmp_path):
