@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from raylab.errors import UserError
+from raylab.places import haste
 from raylab.places.folder import holder_here, in_use
 from raylab.places.place import Place
 
@@ -72,7 +73,7 @@ class Lease:
         """Let the next one in at once."""
         if not self._stop.is_set():
             self._stop.set()
-            self._thread.join()
+            haste.join(self._thread)
             if not self._lost:
                 with contextlib.suppress(UserError, OSError):  # a lease that is not given back expires
                     self._say(RELEASED)

@@ -46,7 +46,7 @@ class Heart:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._over.set()
-        self._thread.join()
+        places.haste.join(self._thread)
         interrupted = isinstance(error, (KeyboardInterrupt, GeneratorExit))
         why = {"reason": str(error)} if isinstance(error, UserError) else {}
         self._beat(FINISHED if error is None else INTERRUPTED if interrupted else REFUSED if why else CRASHED, why)

@@ -10,7 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from raylab import places
 from raylab.errors import UserError
-from raylab.places import s3
+from raylab.places import s3_client
 
 NUMBER = itertools.count()
 
@@ -145,14 +145,14 @@ def test_a_bucket_that_is_missing_is_one_line(cloud):
 def test_missing_credentials_are_one_line(cloud, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    s3._client.cache_clear()
+    s3_client.forget()
     with pytest.raises(UserError, match=r"^There are no credentials for s3://some/where: set AWS_PROFILE, or"):
         places.at("s3://some/where").check()
     monkeypatch.setenv("AWS_PROFILE", "nobody")
-    s3._client.cache_clear()
+    s3_client.forget()
     with pytest.raises(UserError, match=r"^No way to S3 .*nobody.*: correct AWS_PROFILE"):
         places.at("s3://some/where").check()
-    s3._client.cache_clear()
+    s3_client.forget()
 
 
 @pytest.mark.parametrize(
@@ -174,11 +174,11 @@ def test_a_scheme_that_nothing_serves_is_one_line(url, says):
 
 
 def test_without_boto3_there_is_one_line_that_says_what_to_install(cloud, monkeypatch):
-    s3._client.cache_clear()
+    s3_client.forget()
     monkeypatch.setitem(__import__("sys").modules, "boto3", None)
     with pytest.raises(UserError, match=r"^s3:// needs boto3: `uv sync --extra s3`"):
         places.at("s3://some/where").names()
-    s3._client.cache_clear()
+    s3_client.forget()
 
 
 def test_a_file_url_is_the_folder(tmp_path):
@@ -214,12 +214,10 @@ def test_other_systems_are_out_of_reach_or_refuse(error, passes, monkeypatch):
 
 
 def test_an_address_where_nobody_listens_is_out_of_reach(cloud, unslept, monkeypatch):
-    from raylab.places import s3
-
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    s3._client.cache_clear()
+    s3_client.forget()
     try:
         with pytest.raises(places.UnreachableError, match=r"cannot be reached .*EndpointConnectionError"):
             places.at("s3://bucket/study").names()
     finally:
-        s3._client.cache_clear()
+        s3_client.forget()
