@@ -52,7 +52,7 @@ class Checkpoints:
         self.place.tidy()
 
     def kept(self) -> set[str]:
-        """The checkpoints that are there; ask once for many. Waits as `save` does: else a model is lost with its rows."""
+        """The checkpoints that are there; ask once for many. Waits as `save` does: else a model's rows fail."""
         names = places.patiently(self.place.names)
         return {name.removesuffix(ENDING) for name in names if name.endswith(ENDING)}
 

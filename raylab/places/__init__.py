@@ -1,4 +1,4 @@
-"""Places where files of a study lie: a local folder, S3, or any URL that fsspec or pyarrow serves."""
+"""Places where files of a study lie: a local folder, S3, or any URL that fsspec serves."""
 
 from __future__ import annotations
 
