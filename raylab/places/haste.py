@@ -1,8 +1,9 @@
 """What is still asked of a place far away once the command has been interrupted: little, and not for long.
 
 The end of a run asks one thing after another: rows, logs, the last beat, the lease. Where a place does not answer, each
-would wait out its own timeouts, and minutes pass. So from an interrupt on no request begins after SECONDS, and none at
-all after the first that finds the place out of reach. That is so for the whole process: it is about to end.
+would wait out its own timeouts, and minutes pass. So from an interrupt on no request begins once SECONDS have gone into
+requests, and none at all after the first that finds the place out of reach. What else takes its time, as Ray does to
+end, does not count: the last beat is to be sent after it. That is so for the whole process, which is about to end.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from collections.abc import Iterator
 
 from raylab.places.place import UnreachableError
 
-SECONDS = 12.0  # with the timeouts of a request that begins just before, the process ends within half a minute
+SECONDS = 12.0  # with those of a request that begins just before, an end takes less than half a minute
 JOIN_SECONDS = 2.0  # for a thread that may be in the midst of a request; it is a daemon and may stay there
 
 
 class _Haste:
-    until: float | None = None  # None: nobody is in haste
+    is_on = False
+    spent = 0.0  # seconds
     reason: UnreachableError | None = None  # why nothing is asked any more
 
 
@@ -28,35 +30,37 @@ _now = _Haste()
 
 def begin() -> None:
     """The command has been interrupted. May be called twice, from any thread."""
-    if _now.until is None:
-        _now.until = time.monotonic() + SECONDS
+    _now.is_on = True
 
 
 def end() -> None:
     """Of a process that goes on after all, such as a test's."""
-    _now.until = _now.reason = None
+    _now.is_on, _now.spent, _now.reason = False, 0.0, None
 
 
 def is_on() -> bool:
     """Whether the command has been interrupted."""
-    return _now.until is not None
+    return _now.is_on
 
 
 @contextlib.contextmanager
 def asking(url: str) -> Iterator[None]:
     """Around each request to a place. Raises UnreachableError where there is no time left for it."""
-    until = _now.until
-    if until is not None:
-        if _now.reason:
-            raise _now.reason
-        if time.monotonic() > until:
-            raise UnreachableError(f"{url} was too slow to be asked for more: run the same command again.")
+    if not _now.is_on:  # what is asked before the interrupt says less of the time after it
+        yield
+        return
+    if _now.reason:
+        raise _now.reason
+    if _now.spent > SECONDS:
+        raise UnreachableError(f"{url} was too slow to be asked for more: run the same command again.")
+    began = time.monotonic()
     try:
         yield
     except UnreachableError as error:
-        if until is not None:  # what was asked before the interrupt says less of now
-            _now.reason = error
+        _now.reason = error
         raise
+    finally:
+        _now.spent += time.monotonic() - began
 
 
 def join(thread: threading.Thread) -> None:

@@ -107,3 +107,12 @@ def test_a_command_ends_as_interrupted_and_says_what_is_lost(url, cloud, capsys)
         "  python -m raylab.run results=x",
     ]
     assert not haste.is_on()
+
+
+def test_a_command_that_gives_up_says_what_is_lost(capsys):
+    def go(overrides, extra, typed, interrupts):
+        interrupts.lost = lambda: "7 trials are lost"
+        raise places.UnreachableError("S3 has been silent for long.")
+
+    assert session.main("raylab.run", [], lambda: "", go) == session.EXIT_BAD_INPUT
+    assert capsys.readouterr().err == "raylab: S3 has been silent for long.\nraylab: 7 trials are lost.\n"
