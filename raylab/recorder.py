@@ -68,7 +68,8 @@ class Recorder:
 
         If it ends well, that waits for a place that is out of reach; after an interrupt it is tried once.
         """
-        with self._interrupts.keeping(self.rows.flush):
+        far_away = not isinstance(self.rows.folder, places.Folder)
+        with self._interrupts.keeping(self._commit_once, far_away):
             yield
             self._commit()
 
@@ -82,6 +83,23 @@ class Recorder:
         self.book.send()
         prometheus.write(self.rows.folder, dict(self._counts), dict(self._seconds), numbers)
         return {**numbers, **self._last}
+
+    def lost(self) -> str | None:
+        """For who ends without them: how many finished trials have no row where rows belong."""
+        waiting, folder = self.rows.waiting, self.rows.folder
+        if not waiting:
+            return None
+        why = f", as {folder} cannot be reached" if self.rows.outage else ""
+        trials, they = ("trials", "they are") if waiting > 1 else ("trial", "it is")
+        return f"{waiting:,} finished {trials} could not be committed{why}: {they} run again"
+
+    def _commit_once(self) -> None:
+        """As the block ends. After an interrupt rows that cannot be committed are no error of their own: see `lost`."""
+        try:
+            self.rows.flush()
+        except places.UnreachableError:
+            if not places.haste.is_on():
+                raise
 
     def _commit(self) -> None:
         while not self.rows.commit():
@@ -136,6 +154,7 @@ def open_recorder(
         display.start(info["planned"], done=before, work=Work(rows.means, pending) if pending else None)
         heart = heartbeat.Heart(rows.folder, lambda: {**about, **recorder.beat()})
         interrupts.last_words.append(heart.interrupt)
+        interrupts.lost = recorder.lost
         with heart, recorder.book.of_this_process(), recorder.committing():
             yield recorder
 

@@ -26,8 +26,9 @@ _BY_WORD = rf"(?:[\w.-]*(?:[\W_]|{_HUMP}))?(?:{'|'.join(_WORDS)}|(?:{'|'.join(_K
 _NAME = rf"(?:{_BY_WORD}|[\w.-]*passw(?:or)?d|[\w.-]*(?:[_.-]|{_HUMP})pass)"
 _SECRET_NAME = re.compile(_NAME, re.IGNORECASE)
 _IN_TEXT = (
-    # scheme://user:password@host, and a user alone that may be a token
-    (re.compile(r"(\b[a-z][a-z0-9+.-]{1,20}://)[^\s/@'\"]+@", re.IGNORECASE), rf"\1{HIDDEN}@"),
+    # scheme://user:password@host, and a user alone that may be a token, which that of ssh is not
+    (re.compile(r"(\b(?!(?:sftp|ssh)://[^\s:/@'\"]+@)[a-z][a-z0-9+.-]{1,20}://)[^\s/@'\"]+@", re.IGNORECASE),
+     rf"\1{HIDDEN}@"),
     # what signs a URL
     (re.compile(r"([?&](?:X-Amz-(?:Signature|Credential|Security-Token)|sig|signature|[\w-]*token|api[_-]?key)=)[^&\s'\"]+",
                 re.IGNORECASE), rf"\1{HIDDEN}"),

@@ -49,24 +49,35 @@ def main(
     # A console script does not put the working directory on the path, `python -m` does: my_lab.py is found from both.
     sys.path[:] = dict.fromkeys([str(Path.cwd()), *sys.path])
     typed = redact.text(command(module, *arguments))
-    interrupts = Interrupts(lambda: _say_how_to_go_on(typed))
+    interrupts = Interrupts(lambda: _say_how_to_go_on(typed, interrupts.lost()), places.haste.begin)
     try:
         with interrupts.handled():
             return go(*read(arguments), typed, interrupts)
     except UserError as error:
+        if isinstance(error, places.UnreachableError) and places.haste.is_on():  # met on the way out
+            return _interrupted(typed, interrupts)
         print(f"raylab: {error}", file=sys.stderr)
+        if lost := interrupts.lost():
+            print(f"raylab: {lost}.", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
-        _say_how_to_go_on(typed)
-        end_without_threads()
-        return EXIT_INTERRUPTED
+        return _interrupted(typed, interrupts)
     except Exception:  # a mistake in raylab: what Python would print, without the secrets that an error may hold
         print(redact.text(traceback.format_exc()), end="", file=sys.stderr)
         return EXIT_FAILED_ROWS
+    finally:
+        places.haste.end()
 
 
-def _say_how_to_go_on(typed: str) -> None:
-    print("\nInterrupted. Finished trials are kept; the same command goes on from here:", file=sys.stderr)
+def _interrupted(typed: str, interrupts: Interrupts) -> int:
+    _say_how_to_go_on(typed, interrupts.lost())
+    end_without_threads()
+    return EXIT_INTERRUPTED
+
+
+def _say_how_to_go_on(typed: str, lost: str | None) -> None:
+    kept = f"{redact.text(lost)}. All others are kept" if lost else "Finished trials are kept"
+    print(f"\nInterrupted. {kept}; the same command goes on from here:", file=sys.stderr)
     print(f"  {typed}", file=sys.stderr, flush=True)
 
 

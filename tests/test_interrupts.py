@@ -10,7 +10,9 @@ import pytest
 FOR_EVER = "hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"  # in C, without Python's lock, deaf to signals
 SCRIPT = """
 import hashlib, sys, threading, time
+from raylab import interrupts as limits
 from raylab.interrupts import Interrupts, end_without_threads
+limits.LIMIT = LIMITED
 interrupts = Interrupts(lambda: print("farewell", flush=True))
 def commit():
     print("committing", flush=True)
@@ -19,7 +21,7 @@ def commit():
 try:
     with interrupts.handled():
         try:
-            with interrupts.keeping(commit):
+            with interrupts.keeping(commit, FAR_AWAY):
                 BODY
         finally:
             AFTER
@@ -29,9 +31,9 @@ except KeyboardInterrupt:
 """
 
 
-def start(body, after="pass", commit="0"):
+def start(body, after="pass", commit="0", far_away=False, limit=600):
     code = SCRIPT.replace("BODY", f"print('at work', flush=True); {body}").replace("AFTER", after)
-    code = code.replace("COMMIT", commit)
+    code = code.replace("COMMIT", commit).replace("FAR_AWAY", str(far_away)).replace("LIMITED", str(limit))
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "at work\n"
     return process
@@ -74,3 +76,28 @@ def test_a_second_signal_does_not_break_off_a_commit():
     time.sleep(1.2)
     process.send_signal(signal.SIGINT)
     assert ends(process) == (130, ["committed"], "")
+
+
+def test_a_second_signal_breaks_off_a_commit_to_another_machine():
+    """A part there is whole or absent, whenever this process ends."""
+    process = start("interrupts.lost = lambda: '7 trials are lost'; time.sleep(1000)", commit="1000", far_away=True)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "committing\n"
+    time.sleep(1.2)
+    process.send_signal(signal.SIGINT)
+    code, out, err = ends(process)
+    assert (code, out) == (130, []) and "Interrupted again" in err and "7 trials are lost." in err
+
+
+@pytest.mark.parametrize("body", ["time.sleep(1000)", FOR_EVER])
+def test_an_end_that_asks_another_machine_is_cut_short(body):
+    process = start(body, commit="1000", far_away=True, limit=5)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert ends(process) == (130, ["committing", "farewell"], "")
+
+
+def test_an_end_that_asks_this_machine_is_not():
+    process = start("time.sleep(1000)", commit="1.5", limit=0.2)
+    process.send_signal(signal.SIGINT)
+    assert ends(process) == (130, ["committing", "committed"], "")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raylab import places
+from raylab.errors import UserError
 from raylab.places import Place
 from raylab.types import Array
 
@@ -41,16 +43,18 @@ class Checkpoints:
             return load_file(path)
 
     def remove(self, checkpoint: str) -> None:
-        """Let go of a checkpoint, if there is one."""
-        self.place.remove(_name(checkpoint))
+        """Let go of a checkpoint, if there is one. Waits as `save` does; one that cannot be removed costs room only."""
+        with contextlib.suppress(OSError, UserError):
+            places.patiently(lambda: self.place.remove(_name(checkpoint)))
 
     def tidy(self) -> None:
         """Remove what writers that were killed have left, which may be gigabytes. For who holds the lock."""
         self.place.tidy()
 
     def kept(self) -> set[str]:
-        """The checkpoints that are there; ask once for many."""
-        return {name.removesuffix(ENDING) for name in self.place.names() if name.endswith(ENDING)}
+        """The checkpoints that are there; ask once for many. Waits as `save` does: else a model's rows fail."""
+        names = places.patiently(self.place.names)
+        return {name.removesuffix(ENDING) for name in names if name.endswith(ENDING)}
 
 
 def of(results: str) -> Checkpoints:

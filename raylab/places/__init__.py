@@ -1,4 +1,4 @@
-"""Places where files of a study lie: a local folder, S3, or any URL that fsspec or pyarrow serves."""
+"""Places where files of a study lie: a local folder, S3, or any URL that fsspec serves."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import re
 from pathlib import Path
 
 from raylab.errors import UserError
+from raylab.places import haste
 from raylab.places.folder import Folder
 from raylab.places.outage import GIVE_UP_SECONDS, Outage, patiently
 from raylab.places.place import Lock, Place, UnreachableError
 
-__all__ = ["GIVE_UP_SECONDS", "Folder", "Lock", "Outage", "Place", "UnreachableError", "at", "is_url", "patiently"]
+__all__ = [
+    "GIVE_UP_SECONDS", "Folder", "Lock", "Outage", "Place", "UnreachableError", "at", "haste", "is_url", "patiently",
+]  # fmt: skip
 
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 SECRET = re.compile(r"//[^/@]*:[^/@]*@|\?")

@@ -5,6 +5,10 @@ for as long as its owner lives. Who finds one waits until the beat changes (its 
 EXPIRY seconds by the watcher's own clock (its owner is gone): clocks of two machines are never compared. An owner that
 was taken for dead and is not learns of it with its next beat, or as a name that it wants is taken; see
 raylab.results.sink for why nothing that it wrote meanwhile is lost or counted twice.
+
+Where the first does not win, as on hdfs://, the last to write a lease has it: whoever has written one reads it again
+after SURE seconds, and holds it where it still is its own and nobody beats under its number. At each beat, and before
+each commit, it looks whether another does.
 """
 
 from __future__ import annotations
@@ -20,31 +24,43 @@ from pathlib import Path
 from typing import Any
 
 from raylab.errors import UserError
+from raylab.places import haste
 from raylab.places.folder import holder_here, in_use
 from raylab.places.place import Place
 
 BEAT = 5.0  # seconds
+SURE = 5.0  # seconds in which who has seen that a name is free has taken it
 EXPIRY = 20.0  # seconds without a beat after which an owner is taken for gone
 RELEASED = "released"
 
 
 class Lease:
-    """See Lock. `home`: where leases lie; `of`: the place that is written to, for a person."""
+    """See Lock. `home`: where leases lie; `of`: the place that is written to, for a person.
 
-    def __init__(self, home: Place, of: str, beat: float = BEAT, expiry: float = EXPIRY) -> None:
-        self._home, self._of, self._every = home, of, beat
+    decides: whether the place decides between two that create a name.
+    """
+
+    def __init__(
+        self, home: Place, of: str, beat: float = BEAT, expiry: float = EXPIRY, decides: bool = True, sure: float = SURE
+    ) -> None:
+        self._home, self._of, self._every, self._decides = home, of, beat, decides
         last = _newest(home)
         holder = _read(home, _lease(last)) if last else {}
         if last and not _over(home, last, holder, expiry):
             raise in_use(of, holder.get("owner", "unknown"))
         self._mine, self._lost, self._beats = last + 1, False, 0
         self.number = int(_read(home, _beat(last)).get("number", 0)) if last else 0
-        owner = {"owner": holder_here(), "machine": _machine(), "pid": os.getpid(), "token": uuid.uuid4().hex}
+        self._token = uuid.uuid4().hex
+        owner = {"owner": holder_here(), "machine": _machine(), "pid": os.getpid(), "token": self._token}
         try:
             _write(home, _lease(self._mine), owner, new=True)
         except FileExistsError:
             other = _read(home, _lease(self._mine)).get("owner", "unknown")
             raise in_use(of, other) from None
+        if not decides:
+            time.sleep(sure)
+            if (now := _read(home, _lease(self._mine))).get("token") != self._token or self._is_beaten():
+                raise in_use(of, now.get("owner", "unknown"))
         self._say()
         for number in range(max(1, last - 1), last + 1):
             home.remove(_lease(number))
@@ -55,7 +71,8 @@ class Lease:
 
     def check(self, now: bool = False) -> None:
         """Raise UserError where there is a newer lease, as far as is known."""
-        self._lost = self._lost or (now and _newest(self._home) > self._mine)
+        if now or not self._decides:  # where nothing else keeps one who was taken for dead from its successor's names
+            self._lost = self._lost or self._is_over()
         if self._lost:
             other = _read(self._home, _lease(_newest(self._home))).get("owner", "unknown")
             raise UserError(
@@ -72,7 +89,7 @@ class Lease:
         """Let the next one in at once."""
         if not self._stop.is_set():
             self._stop.set()
-            self._thread.join()
+            haste.join(self._thread)
             if not self._lost:
                 with contextlib.suppress(UserError, OSError):  # a lease that is not given back expires
                     self._say(RELEASED)
@@ -80,20 +97,29 @@ class Lease:
     def _live(self) -> None:
         while not self._stop.wait(self._every):
             with contextlib.suppress(Exception):  # what is not reached now may be reached the next time
-                self._lost = self._lost or _newest(self._home) > self._mine
+                self._lost = self._lost or self._is_over()
                 if self._lost:
                     return
                 self._say()
 
+    def _is_over(self) -> bool:
+        return _newest(self._home) > self._mine or (not self._decides and self._is_beaten())
+
+    def _is_beaten(self) -> bool:
+        """Whether another beats under this number."""
+        return _read(self._home, _beat(self._mine)).get("token", self._token) != self._token
+
     def _say(self, state: str = "alive") -> None:
         self._beats += 1
-        _write(self._home, _beat(self._mine), {"beat": self._beats, "state": state, "number": self.number}, new=False)
+        beat = {"beat": self._beats, "state": state, "number": self.number, "token": self._token}
+        _write(self._home, _beat(self._mine), beat, new=False)
 
 
 def _over(home: Place, number: int, holder: dict[str, Any], expiry: float) -> bool:
     """Whether a lease was given back, or its owner has not been heard of for so long."""
     first = _read(home, _beat(number))
-    if first.get("state") == RELEASED or _dead(holder):
+    known = first.get("token", holder.get("token")) == holder.get("token")  # the one who beats wrote the lease
+    if first.get("state") == RELEASED or (known and _dead(holder)):
         return True
     until = time.monotonic() + expiry
     while (left := until - time.monotonic()) > 0:

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from raylab.places import haste
 from raylab.places.place import UnreachableError
 
-AGAIN_SECONDS = 10.0  # from one try to the next; each may take botocore half a minute of its own
+AGAIN_SECONDS = 10.0  # from one try to the next; each may take S3 a quarter of a minute
 GIVE_UP_SECONDS = 15 * 60.0
 
 T = TypeVar("T")
@@ -23,8 +24,11 @@ class Outage:
         self.reason: UnreachableError | None = None  # what it said last; None while it answers
 
     def ask(self, what: Callable[[], T]) -> T:
-        """What it answers. Raises UnreachableError, at once where it was silent a moment ago."""
-        if self.reason and self._clock() - self._last < AGAIN_SECONDS:
+        """What it answers. Raises UnreachableError, at once where it was silent a moment ago.
+
+        After an interrupt it is asked whatever it said before, as that is the last time.
+        """
+        if self.reason and not haste.is_on() and self._clock() - self._last < AGAIN_SECONDS:
             raise self.reason
         try:
             answer = what()
@@ -50,6 +54,6 @@ def patiently(ask: Callable[[], T]) -> T:
             return ask()
         except UnreachableError:
             began = began or time.monotonic()
-            if time.monotonic() - began >= GIVE_UP_SECONDS:
+            if haste.is_on() or time.monotonic() - began >= GIVE_UP_SECONDS:
                 raise
             time.sleep(AGAIN_SECONDS)

@@ -78,7 +78,10 @@ class Place(Protocol):
         ...
 
     def create(self, name: str, write: Write) -> None:
-        """A new file, there whole or not at all. Of two that create one name the first wins: FileExistsError."""
+        """A new file, there whole or not at all. Of two that create one name the first wins: FileExistsError.
+
+        Except on hdfs:// and the like, where of two at the same instant the last does: see `Remote.first_wins`.
+        """
         ...
 
     def replace(self, name: str, write: Write) -> None:

@@ -24,6 +24,11 @@ class Remote(ABC):
 
     url: str
 
+    @property
+    def first_wins(self) -> bool:
+        """Whether it decides between two that create a name at the same time."""
+        return True
+
     def __str__(self) -> str:
         return self.url
 
@@ -96,7 +101,7 @@ class Remote(ABC):
 
     def lock(self) -> Lease:
         """A lease, as there are no locks. Raises UserError where another run lives that has it."""
-        return Lease(self / "lock", of=str(self))
+        return Lease(self / "lock", of=str(self), decides=self.first_wins)
 
     @abstractmethod
     def read(self, name: str) -> bytes:

@@ -2,32 +2,33 @@
 
 pyarrow's S3FileSystem writes over what is there whatever it is told, and s3fs needs a botocore of years ago beside a
 boto3 of today. Credentials, profiles, regions and endpoints are found as boto3 finds them. What is throttled or fails
-on the side of S3 is tried ATTEMPTS times with growing pauses (botocore's "standard" mode: up to 20 s each, half a
-minute in all); AWS_MAX_ATTEMPTS says otherwise.
+on the side of S3 is tried again with growing pauses (botocore's "standard" mode), up to five times or what
+AWS_MAX_ATTEMPTS says, until ten seconds have passed; a silent S3 is waited for 15 seconds, and not tried again.
+botocore has a quota of retries, which a few failing requests spend and of which each that goes well gives a little
+back: in an outage, and for a while after, a failure is not tried again at all. Whoever must not fail asks again itself:
+see raylab.places.outage.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from raylab.errors import UserError, first_line
+from raylab.places import haste, s3_client
 from raylab.places.place import UnreachableError
-from raylab.places.remote import AT_ONCE, Remote
+from raylab.places.remote import Remote
 
-ATTEMPTS = 8
 CONFLICTS = 3  # tries to take a name that is neither free nor taken
 MISSING = {"NoSuchKey", "404", "NotFound"}
 TAKEN = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 REFUSED = {"AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"}
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 BUSY = {"429", "SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequests"}
-INSTALL = "s3:// needs boto3: `uv sync --extra s3`, or `pip install boto3`."
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class S3(Remote):
 
     @property
     def _client(self) -> Any:
-        return _client(os.getpid())
+        return s3_client.client()
 
     @property
     def _bucket(self) -> str:
@@ -86,14 +87,16 @@ class S3(Remote):
     @contextlib.contextmanager
     def _asking(self, name: str) -> Iterator[None]:
         """What S3, or the way to it, has to say, as one line."""
-        from botocore.exceptions import BotoCoreError, ClientError
+        with haste.asking(self.url):
+            s3_client.client()  # says what to install, before what it brings is imported
+            from botocore.exceptions import BotoCoreError, ClientError
 
-        try:
-            yield
-        except ClientError as error:
-            raise self._explained(name, error) from error
-        except (BotoCoreError, OSError) as error:
-            raise _without_answer(self.url, error) from error
+            try:
+                yield
+            except ClientError as error:
+                raise self._explained(name, error) from error
+            except (BotoCoreError, OSError) as error:
+                raise _without_answer(self.url, error) from error
 
     def _explained(self, name: str, error: Any) -> Exception:
         code = str(error.response.get("Error", {}).get("Code", ""))
@@ -132,22 +135,3 @@ def _without_answer(url: str, error: Exception) -> UserError:
 def _not_reached(kind: type[UserError], url: str, error: Exception) -> UserError:
     advice = f"see whether AWS_ENDPOINT_URL is right, or wait until S3 answers, {AGAIN}"
     return kind(f"{url} cannot be reached ({first_line(error)}): {advice}")
-
-
-@functools.cache
-def _client(process: int) -> Any:
-    """One client a process; it may be used by several threads."""
-    try:
-        import boto3
-        from botocore.config import Config
-    except ImportError as error:
-        raise UserError(INSTALL) from error
-    from botocore.exceptions import BotoCoreError
-
-    attempts = int(os.environ.get("AWS_MAX_ATTEMPTS", ATTEMPTS))
-    retries: Any = {"mode": "standard", "total_max_attempts": attempts}
-    settings = Config(retries=retries, max_pool_connections=AT_ONCE, connect_timeout=10, read_timeout=60)
-    try:
-        return boto3.Session().client("s3", config=settings)
-    except (BotoCoreError, ValueError) as error:  # a profile that is not there, an endpoint that is none
-        raise UserError(f"No way to S3 ({first_line(error)}): correct AWS_PROFILE or AWS_ENDPOINT_URL.") from error

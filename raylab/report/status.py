@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from rich.console import Console, Group, RenderableType
@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raylab.errors import UserError
+from raylab.places import UnreachableError
 from raylab.report.progress import duration, pace
 from raylab.results.status import DEAD, DONE, FAILED, NOBODY, RUNNING, Status, Watcher
 from raylab.results.text import TextTable
@@ -70,8 +71,9 @@ def _watch(watcher: Watcher, form: str) -> list[Status]:
     """Until none is running. On a terminal in one place; elsewhere, and as JSON, anew each time."""
     console = Console()
     with Live(console=console, auto_refresh=False) as live:
+        looks = _looks(watcher, console if form == "text" else Console(stderr=True))
         while True:
-            found = watcher.look()
+            found = next(looks)
             running = any(status.state == RUNNING for status in found)
             if form == "json":
                 if running:
@@ -83,6 +85,32 @@ def _watch(watcher: Watcher, form: str) -> list[Status]:
             if not running:
                 return found
             time.sleep(EVERY)
+
+
+def _looks(watcher: Watcher, console: Console) -> Iterator[list[Status]]:
+    """How they stand, again and again. A place that is out of reach after the first look is waited for, as a run does.
+
+    The first is not: it may be a mistake in a name.
+    """
+    yield watcher.look()
+    away = False
+    while True:
+        try:
+            found = watcher.look()
+        except UnreachableError as error:
+            if not away:
+                _say(console, f"{error}\nWatching on: the last that was seen stays until there is an answer.")
+            away = True
+            time.sleep(EVERY)
+            continue
+        if away:
+            _say(console, "There is an answer again.")
+        away = False
+        yield found
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_json(found: Sequence[Status]) -> None:

@@ -46,7 +46,7 @@ class Heart:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._over.set()
-        self._thread.join()
+        places.haste.join(self._thread)
         interrupted = isinstance(error, (KeyboardInterrupt, GeneratorExit))
         why = {"reason": str(error)} if isinstance(error, UserError) else {}
         self._beat(FINISHED if error is None else INTERRUPTED if interrupted else REFUSED if why else CRASHED, why)
@@ -78,8 +78,18 @@ def write(folder: Where, beat: Mapping[str, Any]) -> None:
 def read(folder: Where) -> dict[str, Any]:
     """The last beat of a folder; empty where there was none, or it cannot be read."""
     try:
+        return look(folder)
+    except places.UnreachableError:
+        return {}
+
+
+def look(folder: Where) -> dict[str, Any]:
+    """As `read`, for who takes silence for news: raises UnreachableError where the folder is out of reach."""
+    try:
         found = json.loads(places.at(folder).read(FILE))
-    except (OSError, ValueError, UserError):
+    except places.UnreachableError:
+        raise
+    except (OSError, ValueError):  # a UserError is of the latter
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -88,15 +98,15 @@ def alive(folders: Iterable[Place]) -> dict[Place, bool]:
     """Whether a driver is at work on each folder: whether its beat is seen to change.
 
     Returns as soon as all are known: at once for those that say they have ended, within a beat of one that lives, after
-    `PATIENCE` beats of one that does not.
+    `PATIENCE` beats of one that does not. Raises UnreachableError: of what is out of reach nobody knows.
     """
-    first = {folder: read(folder) for folder in folders}
+    first = {folder: look(folder) for folder in folders}
     watched = {folder: beat for folder, beat in first.items() if beat.get("state") == RUNNING}
     found = dict.fromkeys(first, False)
     began = time.monotonic()
     while watched:
         for folder, beat in list(watched.items()):
-            changed = read(folder).get("beat") != beat.get("beat")
+            changed = look(folder).get("beat") != beat.get("beat")
             if changed or time.monotonic() - began > PATIENCE * _every(beat):
                 found[folder] = changed
                 del watched[folder]

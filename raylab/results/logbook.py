@@ -37,7 +37,7 @@ class Logbook:
         self.folder = Path(tempfile.mkdtemp(prefix="raylab-logs-") if self._far_away else str(self._home))
         if self._far_away:
             weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
-        self._most, self._door = most_bytes, threading.Lock()
+        self._most, self._door, self._sending = most_bytes, threading.Lock(), threading.Lock()
         self._sent: dict[Path, int] = {}  # when a log was last changed that is where it belongs, in ns
         with contextlib.suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -46,15 +46,27 @@ class Logbook:
                 old.unlink()
 
     def send(self) -> None:
-        """Bring what has changed to where the results are, if that is not a folder of this machine."""
-        if not self._far_away:
+        """Bring what has changed to where the results are, if that is not a folder of this machine.
+
+        Nothing where another thread is at it: the heart, whose last beat sends what is left. Who writes does not wait.
+        """
+        if not self._far_away or not self._sending.acquire(blocking=False):
             return
-        with self._door, contextlib.suppress(OSError, UserError):
-            for path in self.folder.iterdir():
-                if self._sent.get(path) != (changed := path.stat().st_mtime_ns):
-                    content = path.read_bytes()
-                    self._home.replace(path.name, lambda file, content=content: file.write(content))
-                    self._sent[path] = changed
+        try:
+            with contextlib.suppress(OSError, UserError):
+                for path in sorted(self.folder.iterdir()):
+                    self._send(path)
+        finally:
+            self._sending.release()
+
+    def _send(self, path: Path) -> None:
+        with self._door:  # only for as long as a disk takes
+            changed = path.stat().st_mtime_ns
+            if self._sent.get(path) == changed:
+                return
+            content = path.read_bytes()
+        self._home.replace(path.name, lambda file: file.write(content))
+        self._sent[path] = changed
 
     def write(self, name: str, lines: Sequence[str]) -> None:
         """More lines of a process."""

@@ -3,8 +3,9 @@
 A part is there whole or not at all, and of two that take one name the first wins (raylab/places). Its name is a running
 number: who writes the next part has seen all before it. A writer that was taken for dead and is not finds that number
 taken, or takes it from its successor, who then reads what is there, drops its own rows of the same trials, and goes on
-with the number after. So no row is counted twice, without a clock or a lock that could be wrong. Failed rows get parts
-of their own: to try them again is to remove such a part, before and not after the new row is written.
+with the number after. So no row is counted twice, without a clock or a lock that could be wrong (on hdfs://, where the
+first does not win, a lock is all there is: raylab/places/lease.py). Failed rows get parts of their own: to try them
+again is to remove such a part, before and not after the new row is written.
 """
 
 from __future__ import annotations

@@ -54,14 +54,17 @@ class Watcher:
         self._damaged: set[str] = set()
 
     def look(self) -> list[Status]:
-        """How they stand now. Takes a beat, or a few of one that is dead. Raises UserError where there is no run."""
+        """How they stand now. Takes a beat, or a few of one that is dead.
+
+        Raises UserError where there is no run, UnreachableError where a folder is out of reach.
+        """
         for folder in self._folders:
             _require(folder)
         alive = heartbeat.alive(self._folders)
         return [self._status(folder, alive[folder]) for folder in self._folders]
 
     def _status(self, folder: Place, alive: bool) -> Status:
-        info, beat = sink.read_run_info(folder), heartbeat.read(folder)
+        info, beat = sink.read_run_info(folder), heartbeat.look(folder)
         rows, failed, damaged = self._count(folder)
         planned = info.get("planned")
         done = max(0, rows - int(beat.get("others") or 0))

@@ -46,7 +46,15 @@ def test_weights_wait_for_s3_and_are_refused_at_once_where_it_says_no(cloud, mon
     kept.save("a", {"w": np.ones(2)})
     cloud.disturb("500", lambda method, path, before: before < 4)
     assert kept.load("a")["w"].tolist() == [1, 1] and slept.count(10) == 3
+    del slept[:]
+    cloud.disturb("503", lambda method, path, before: before < 7)
+    assert kept.kept() == {"a"} and slept.count(10) == 2
+    cloud.disturb("503", lambda method, path, before: before < 7)
+    kept.remove("a")
+    assert slept.count(10) == 4
+    assert kept.kept() == set()
     cloud.disturb("refused", lambda *_: True)
+    kept.remove("a")  # it is there for longer, at worst
     with pytest.raises(UserError, match="check the credentials"):
         kept.save("a", {"w": np.ones(2)})
     cloud.disturb()

@@ -1,15 +1,18 @@
 """Who may write, without locks and without clocks that agree."""
 
+import functools
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from raylab import places
 from raylab.errors import UserError
-from raylab.places import lease
+from raylab.places import lease, remote
 from raylab.places.lease import Lease
+from tests.places import streams
 
 
 @pytest.fixture
@@ -80,3 +83,68 @@ def test_nobody_waits_for_a_process_of_this_machine_that_is_gone(home):
     subprocess.run([sys.executable, "-c", code, str(home)], check=False)
     assert len(home.names()) == 2
     taken(home, expiry=1e9).release()
+
+
+@pytest.fixture
+def undecided(tmp_path, monkeypatch):
+    """A place where the last to write a name has it, as on hdfs://."""
+    monkeypatch.setattr(remote, "Lease", functools.partial(Lease, beat=0.05, expiry=2.0, sure=0.5))
+    return places.at(f"streams://{tmp_path}/there")
+
+
+def begun(place, found):
+    try:
+        found.append(place.lock())
+    except UserError as error:
+        found.append(error)
+
+
+def test_of_two_that_begin_at_once_where_the_last_wins_one_begins(undecided, monkeypatch):
+    both = threading.Barrier(2)  # each has seen that the name is free before either takes it
+    monkeypatch.setattr(streams, "before_move", lambda path: path.endswith(".lease") and both.wait(60))
+    found = []
+    threads = [threading.Thread(target=begun, args=[undecided, found]) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    errors = [each for each in found if isinstance(each, UserError)]
+    (held,) = [each for each in found if not isinstance(each, UserError)]
+    assert len(errors) == 1 and "is being written by another run" in str(errors[0])
+    held.check(now=True)
+    held.release()
+    monkeypatch.setattr(streams, "before_move", lambda path: None)
+    undecided.lock().release()
+
+
+def test_who_takes_a_name_late_where_the_last_wins_does_not_begin_and_ends_nobody(undecided, monkeypatch):
+    seen, begins = threading.Event(), threading.Event()
+
+    def held_back(path):
+        if path.endswith(".lease") and threading.current_thread() is late:
+            seen.set()
+            begins.wait(60)
+
+    monkeypatch.setattr(streams, "before_move", held_back)
+    found = []
+    late = threading.Thread(target=begun, args=[undecided, found])
+    late.start()
+    assert seen.wait(60)
+    first = undecided.lock()
+    begins.set()
+    late.join()
+    assert "is being written by another run" in str(found[0])
+    first.check(now=True)
+    monkeypatch.setattr(lease, "_dead", lambda holder: True)  # the late one, whose name the lease has now
+    with pytest.raises(UserError, match="is being written by another run"):
+        undecided.lock()
+    first.release()
+
+
+def test_two_that_hold_a_lease_where_the_last_wins_learn_of_it(undecided):
+    """Should both have been silent for so long as they began."""
+    one = Lease(undecided / "lock", "there", beat=1e9, decides=False, sure=0)
+    other = {"beat": 1, "state": "alive", "number": 0, "token": "another"}
+    lease._write(undecided / "lock", "000001.beat", other, new=False)
+    with pytest.raises(UserError, match="was taken over by another run"):
+        one.check()

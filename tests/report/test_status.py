@@ -1,10 +1,14 @@
 import json
+from dataclasses import replace
 
 import made_up
 import pytest
 
+from raylab.places import UnreachableError
+from raylab.report import status
 from raylab.report.status import main
 from raylab.results import heartbeat, sink
+from raylab.results.status import Watcher
 
 
 @pytest.fixture
@@ -50,6 +54,27 @@ def test_several_as_a_table_and_as_json_with_the_code_of_the_worst(folder, tmp_p
 def test_watching_ends_with_the_run(folder, capsys):
     assert main([str(folder), "--watch"]) == 4
     assert capsys.readouterr().out.count("unfinished") == 1
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_watching_goes_on_while_a_place_is_out_of_reach(folder, capsys, monkeypatch, form):
+    (last,) = Watcher([folder]).look()
+    away = UnreachableError("s3://bucket/one cannot be reached: wait.")
+    looks = iter([[replace(last, state="running")], away, away, [last]])
+
+    def look(self):
+        if isinstance(found := next(looks), Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(Watcher, "look", look)
+    monkeypatch.setattr(status, "EVERY", 0.01)
+    assert main([str(folder), "--watch", "--format", form]) == 4
+    told = capsys.readouterr()
+    said = told.out if form == "text" else told.err
+    assert said.count("cannot be reached") == said.count("Watching on") == said.count("There is an answer again.") == 1
+    if form == "json":
+        assert [json.loads(line)[0]["state"] for line in told.out.splitlines()] == ["running", "unfinished"]
 
 
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys):

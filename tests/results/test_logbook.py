@@ -1,4 +1,5 @@
 import logging
+import threading
 import warnings
 
 from raylab import places
@@ -61,3 +62,21 @@ def test_on_s3_a_log_is_sent_when_it_has_changed(cloud):
     assert cloud.requests["PUT"] == before
     assert (home / "logs").names() == ["host-1.log", "host-2.log"]
     assert [line.split(" ")[1] for line in (home / "logs").read("host-1.log").decode().splitlines()] == ["one", "two"]
+
+
+def test_who_writes_does_not_wait_for_s3(cloud):
+    home = places.at(cloud.bucket("silent"))
+    book = Logbook(home)
+    book.write("host-1", ["one"])
+    asked, answers = threading.Event(), threading.Event()
+    cloud.disturb("", lambda *_: asked.set() or not answers.wait(60))
+    sender = threading.Thread(target=book.send, daemon=True)
+    sender.start()
+    assert asked.wait(60)
+    book.write("host-1", ["two"])
+    book.send()  # by another thread: at once
+    assert not answers.is_set() and sender.is_alive()
+    answers.set()
+    sender.join()
+    book.send()
+    assert (home / "logs").read("host-1.log").count(b"\n") == 2

@@ -96,6 +96,10 @@ def test_results_on_s3_stand_as_they_do_in_a_folder(cloud, tmp_path):
         status = look(far)
     assert (status.state, status.rate, status.done, status.failed) == (RUNNING, 2.0, *counts(local))
     assert look(far).ended == "finished"
+    cloud.disturb("503", lambda method, path, before: path.endswith(heartbeat.FILE))
+    with pytest.raises(places.UnreachableError):  # rather than to say that nobody is at work
+        look(far)
+    cloud.disturb()
     with pytest.raises(UserError, match="There is no folder s3://"):
         look(f"{far}/nothing")
 
