@@ -19,7 +19,7 @@ from raylab.experiments import checkpoints
 from raylab.interrupts import Interrupts
 from raylab.recorder import Recorder, open_recorder
 from raylab.report.tracking import Tracker, open_tracker
-from raylab.results import estimate, sink, statuses
+from raylab.results import estimate, sink, statuses, write_run_info
 from raylab.session import CONFIG_DIR, EXIT_OK, FLUSH_ROWS, FLUSH_SECONDS
 from raylab.types import Experiment, SpectralOptions, Trial, TrialResult
 
@@ -69,7 +69,7 @@ def _work(
         console = Console()
         session.say_set_aside(console, rows)
         console.print(session.plan_table(experiment, trials, rows.status, rows.means, rows.folder))
-        sink.write_run_info(rows.folder, info)
+        write_run_info(rows.folder, info)
         checkpoints.of(config.results).tidy()
         rows.retry(trial.id for trial in trials)
         with open_recorder(config, info, rows, trials, tracker, interrupts) as recorder:

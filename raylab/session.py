@@ -22,7 +22,7 @@ from raylab.errors import UserError
 from raylab.interrupts import Interrupts, end_without_threads
 from raylab.places import Place
 from raylab.report import progress, tables
-from raylab.results import estimate, load, parts, sink
+from raylab.results import estimate, load, parts, read_run_info, sink
 from raylab.results import schema as schemas
 from raylab.results.text import TextTable
 from raylab.types import Experiment, Trial
@@ -105,7 +105,7 @@ def read(arguments: Sequence[str]) -> tuple[list[str], str | None]:
 def refuse_another_study(folder: Place, settings: dict[str, Any], identity: dict[str, str]) -> None:
     """Rows of two studies in one folder could not be told apart by who reads them."""
     folder.check()
-    before = sink.read_run_info(folder)
+    before = read_run_info(folder)
     if not before:
         return
     if not {"config", "identity"} <= before.keys():

@@ -23,7 +23,7 @@ from raylab.interrupts import Interrupts
 from raylab.recorder import Recorder, open_recorder
 from raylab.report import samples as shown
 from raylab.report.tracking import Tracker, open_tracker
-from raylab.results import estimate, load, parts, searched, sink, statuses
+from raylab.results import estimate, load, parts, searched, sink, statuses, write_run_info
 from raylab.samples import Groups, Plan, Samples
 from raylab.session import CONFIG_DIR, EXIT_OK, FLUSH_ROWS, FLUSH_SECONDS
 from raylab.types import Trial, TrialResult
@@ -110,7 +110,7 @@ def _search(
         console = Console()
         session.say_set_aside(console, rows)
         console.print(search_screen.plan_table(plan, trials, rows.status, rows.means, folder))
-        sink.write_run_info(folder, info)
+        write_run_info(folder, info)
         checkpoints.of(config.results).tidy()
         again = rows.retry(rows.failed())
         planned = () if plan.is_search else trials
@@ -120,7 +120,7 @@ def _search(
                 _work(plan, home, rows, driver)
                 driver.settle(info["planned"])
         if _over(plan, home, rows, trials) and plan.is_search:  # of what was stopped early, no more is missing
-            sink.write_run_info(folder, info | {"planned": len(rows.status)})
+            write_run_info(folder, info | {"planned": len(rows.status)})
     return recorder.first_error
 
 

@@ -14,6 +14,7 @@ from raylab import interrupts as limits
 from raylab.interrupts import Interrupts, end_without_threads
 limits.LIMIT = LIMITED
 interrupts = Interrupts(lambda: print("farewell", flush=True))
+interrupts.lost = lambda: "7 trials are lost"
 def commit():
     print("committing", flush=True)
     time.sleep(COMMIT)
@@ -80,7 +81,7 @@ def test_a_second_signal_does_not_break_off_a_commit():
 
 def test_a_second_signal_breaks_off_a_commit_to_another_machine():
     """A part there is whole or absent, whenever this process ends."""
-    process = start("interrupts.lost = lambda: '7 trials are lost'; time.sleep(1000)", commit="1000", far_away=True)
+    process = start("time.sleep(1000)", commit="1000", far_away=True)
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "committing\n"
     time.sleep(1.2)

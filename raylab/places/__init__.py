@@ -9,10 +9,11 @@ from raylab.errors import UserError
 from raylab.places import haste
 from raylab.places.folder import Folder
 from raylab.places.outage import GIVE_UP_SECONDS, Outage, patiently
-from raylab.places.place import Lock, Place, UnreachableError
+from raylab.places.place import Lock, Place, UnreachableError, in_one_line
 
 __all__ = [
-    "GIVE_UP_SECONDS", "Folder", "Lock", "Outage", "Place", "UnreachableError", "at", "haste", "is_url", "patiently",
+    "GIVE_UP_SECONDS", "Folder", "Lock", "Outage", "Place", "UnreachableError", "at", "haste", "in_one_line", "is_url",
+    "patiently",
 ]  # fmt: skip
 
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)

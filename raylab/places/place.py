@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -103,3 +103,15 @@ class Place(Protocol):
     def lock(self) -> Lock:
         """The right to write. Raises UserError where another has it."""
         ...
+
+
+@contextmanager
+def in_one_line(place: Place) -> Iterator[None]:
+    """What a disk has to say to who writes to a place, as a UserError."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"Cannot write to {place}: {reason}. Mend it and run the same command again: committed rows are kept."
+        ) from error

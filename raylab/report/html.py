@@ -27,7 +27,7 @@ from raylab.report.picture import INK, Picture
 from raylab.report.progress import duration
 from raylab.report.view import View
 from raylab.results import frame, parts, schema
-from raylab.results.sink import read_run_info
+from raylab.results.run_info import read_run_info
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -10,9 +10,7 @@ again is to remove such a part, before and not after the new row is written.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +22,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raylab import places, redact
-from raylab.errors import UserError
 from raylab.places import Place
 from raylab.results import estimate, parts, schema
 from raylab.types import TrialResult
@@ -81,10 +78,10 @@ class ParquetSink:
         self._outage = places.Outage(clock)
         self.set_aside: list[str] = []
         self.means = estimate.Means()  # seconds of the rows that were there when it was opened
-        with _disk(self.folder):
+        with places.in_one_line(self.folder):
             self._lock = self.folder.lock()
         try:
-            with _disk(self.folder):
+            with places.in_one_line(self.folder):
                 self.folder.tidy()
                 self._trials.tidy()
                 self._status, self._failed_in = self._there()
@@ -155,7 +152,7 @@ class ParquetSink:
         self.flush()
         self._lock.remember(self._next - 1)
         for name in sorted({self._failed_in[trial] for trial in again}):
-            with _disk(self.folder):
+            with places.in_one_line(self.folder):
                 with parts.opened(self.folder, [name]) as (part,):
                     table = parts.read(part)
                 self._trials.remove(name)
@@ -235,7 +232,7 @@ class ParquetSink:
         """A part of these rows. Where its number is taken, what took it counts, and the rest goes into the next."""
         while table.num_rows:
             name = f"part-{self._next:06d}.parquet"
-            with _disk(self.folder):
+            with places.in_one_line(self.folder):
                 self._lock.check()
                 self._publishing = (name, table)
                 try:
@@ -258,7 +255,7 @@ class ParquetSink:
         if name not in self._trials.names():
             self._publishing = None
             return set()
-        with _disk(self.folder), parts.opened(self.folder, [name]) as (part,):
+        with places.in_one_line(self.folder), parts.opened(self.folder, [name]) as (part,):
             return self._believe(name, parts.read(part))
 
     def _believe(self, name: str, table: pa.Table) -> set[str]:
@@ -284,39 +281,3 @@ def publish(table: pa.Table, home: Place, name: str) -> None:
         pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
     home.create(name, write)
-
-
-@contextlib.contextmanager
-def _disk(folder: Place) -> Iterator[None]:
-    """What the disk has to say, as one line."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(
-            f"Cannot write to {folder}: {reason}. Mend it and run the same command again: committed rows are kept."
-        ) from error
-
-
-def write_run_info(folder: parts.Where, info: Mapping[str, Any]) -> None:
-    """Keep what a run is in `<folder>/run.json`, atomically. For the writer: call it with the sink open.
-
-    By convention: config (a dict), digest, command, versions (a dict), planned (number of trials), started_at (ISO).
-    """
-    text, place = json.dumps(redact.plain(info), indent=2, default=str).encode(), places.at(folder)
-    with _disk(place):
-        place.replace(parts.RUN_INFO, lambda file: file.write(text))
-
-
-def read_run_info(folder: parts.Where) -> dict[str, Any]:
-    """What `write_run_info` kept; empty where there is none. Raises UserError if it cannot be read."""
-    place = places.at(folder)
-    try:
-        return json.loads(place.read(parts.RUN_INFO))
-    except FileNotFoundError:
-        return {}
-    except UserError:
-        raise
-    except (OSError, ValueError) as error:
-        where = place.file(parts.RUN_INFO)
-        raise UserError(f"{where} cannot be read ({error}): delete it; the next run writes it anew.") from error

@@ -15,7 +15,8 @@ from typing import Any
 from raylab import places
 from raylab.errors import UserError, last_line
 from raylab.places import Place
-from raylab.results import heartbeat, parts, sink
+from raylab.results import heartbeat, parts
+from raylab.results.run_info import read_run_info
 
 RUNNING, DONE, FAILED, STOPPED, DEAD = "running", "finished", "finished, some failed", "unfinished", "no sign of life"
 NOBODY = (STOPPED, DEAD)
@@ -64,7 +65,7 @@ class Watcher:
         return [self._status(folder, alive[folder]) for folder in self._folders]
 
     def _status(self, folder: Place, alive: bool) -> Status:
-        info, beat = sink.read_run_info(folder), heartbeat.look(folder)
+        info, beat = read_run_info(folder), heartbeat.look(folder)
         rows, failed, damaged = self._count(folder)
         planned = info.get("planned")
         done = max(0, rows - int(beat.get("others") or 0))
@@ -119,7 +120,7 @@ def _require(folder: Place) -> None:
             f"There is no folder {folder}: give the results folder of a run, such as results/digits. One that has just "
             "begun makes it within seconds."
         )
-    if not sink.read_run_info(folder):
+    if not read_run_info(folder):
         raise UserError(f"{folder} is no results folder: it has no {parts.RUN_INFO}.")
 
 

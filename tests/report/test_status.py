@@ -7,7 +7,7 @@ import pytest
 from raylab.places import UnreachableError
 from raylab.report import status
 from raylab.report.status import main
-from raylab.results import heartbeat, sink
+from raylab.results import heartbeat, write_run_info
 from raylab.results.status import Watcher
 
 
@@ -15,7 +15,7 @@ from raylab.results.status import Watcher
 def folder(tmp_path):
     made_up.folder(tmp_path / "one", models=2)
     about = {"planned": 1000, "command": "python -m raylab.run models=9", "started_at": "2026-01-01T00:00:00+00:00"}
-    sink.write_run_info(tmp_path / "one", about)
+    write_run_info(tmp_path / "one", about)
     error = {"at": "2026-01-01T00:01:00", "trial": "fcn 1, fc1", "error": "Traceback\nOops: no\nLog of its worker: x"}
     told = {"last_error": error, "host": "node-7", "pid": 12, "workers": 2, "rate": 2.0, "elapsed": 61.0}
     heartbeat.write(tmp_path / "one", {"beat": 1, "every": 0.01, "state": "interrupted", **told})
@@ -42,7 +42,7 @@ def test_damaged_parts_are_named(folder, capsys, monkeypatch):
 def test_several_as_a_table_and_as_json_with_the_code_of_the_worst(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "250")
     made_up.folder(tmp_path / "two", models=2)
-    sink.write_run_info(tmp_path / "two", {"planned": 1})
+    write_run_info(tmp_path / "two", {"planned": 1})
     assert main([str(tmp_path / "two")]) == 1
     assert main([str(tmp_path / "two"), str(folder)]) == 4
     assert "finished, some failed" in capsys.readouterr().out

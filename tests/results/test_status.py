@@ -4,7 +4,7 @@ import pytest
 
 from raylab import places
 from raylab.errors import UserError
-from raylab.results import heartbeat, sink
+from raylab.results import heartbeat, read_run_info, write_run_info
 from raylab.results.status import DEAD, DONE, FAILED, RUNNING, STOPPED, Watcher
 
 
@@ -14,7 +14,7 @@ def look(folder):
 
 def folder(path, planned, **beat):
     made_up.folder(path, models=2)
-    sink.write_run_info(path, {"planned": planned, "command": "python -m raylab.run", "started_at": "2026-01-01"})
+    write_run_info(path, {"planned": planned, "command": "python -m raylab.run", "started_at": "2026-01-01"})
     if beat:
         heartbeat.write(path, {"beat": 1, "every": 0.01, **beat})
     return path
@@ -52,7 +52,7 @@ def test_rows_are_counted_by_footers_alone(tmp_path, monkeypatch):
 def test_states(tmp_path, planned, beat, state):
     path = folder(tmp_path, planned=sum(counts(made_up.folder(tmp_path / "same", models=2))), **beat)
     if planned != "all":
-        sink.write_run_info(path, {"planned": planned})
+        write_run_info(path, {"planned": planned})
     assert look(path).state == state
 
 
@@ -75,7 +75,7 @@ def test_a_living_one_runs_and_rows_of_other_trials_do_not_count(tmp_path):
     for part in files(path):
         if "failed" in pq.read_table(part)["status"].to_pylist():
             part.unlink()
-    sink.write_run_info(path, {"planned": done - 5})
+    write_run_info(path, {"planned": done - 5})
     status = look(path)
     assert (status.state, status.remaining, status.ended) == (DONE, None, "finished")
 
@@ -91,7 +91,7 @@ def test_results_on_s3_stand_as_they_do_in_a_folder(cloud, tmp_path):
     for part in files(local):
         content = part.read_bytes()
         (places.at(far) / "trials").create(part.name, lambda file, content=content: file.write(content))
-    sink.write_run_info(far, sink.read_run_info(local))
+    write_run_info(far, read_run_info(local))
     with heartbeat.Heart(far, lambda: {"rate": 2.0}, every=0.05):
         status = look(far)
     assert (status.state, status.rate, status.done, status.failed) == (RUNNING, 2.0, *counts(local))
