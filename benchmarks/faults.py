@@ -1,6 +1,7 @@
 """What faults cost: each is done to a run of a small real job, whose rows are then compared with an undisturbed run's.
 
-    python -m benchmarks.faults [worker hang raylet cut minute eigensolver memory driver disk damage s3 outage clock]
+    python -m benchmarks.faults [worker hang raylet cut minute eigensolver memory driver disk damage s3 outage
+    silence clock]
 
 Machines are network namespaces (tests/cluster/machines.py: Linux, root): a head, which runs the driver and no trials,
 and two workers of one CPU each. Ray takes a silent node for dead after three seconds, as in our cluster.yaml. Wall
@@ -188,15 +189,19 @@ def bad_s3(cluster: Cluster, folder: Path) -> Seconds:
         return run(cluster, url, None, **environment)
 
 
-def silent_s3(cluster: Cluster, folder: Path) -> Seconds:
-    """It does nothing for longer than its library tries again, in the middle of the run."""
-    with on_s3(cluster, folder) as (cloud, url, environment):
+def dead_s3(kind: str) -> Callable[[Cluster, Path], Seconds]:
+    """It is of no use for longer than its library tries again, in the middle of the run. kind: of tests/cloud.py."""
 
-        def disturb(cluster: Cluster) -> None:
-            cloud.disturb("503", lambda *_: True)
-            threading.Timer(OUTAGE_SECONDS, cloud.disturb).start()
+    def done(cluster: Cluster, folder: Path) -> Seconds:
+        with on_s3(cluster, folder) as (cloud, url, environment):
 
-        return run(cluster, url, disturb, notice="rows wait here", **environment)
+            def disturb(cluster: Cluster) -> None:
+                cloud.disturb(kind, lambda *_: True)
+                threading.Timer(OUTAGE_SECONDS, cloud.disturb).start()
+
+            return run(cluster, url, disturb, notice="rows wait here", **environment)
+
+    return done
 
 
 def undisturbed(cluster: Cluster, folder: Path) -> Seconds:
@@ -219,7 +224,8 @@ FAULTS = {
     "disk": Fault("the disk full", full_disk),
     "damage": Fault("a part cut off, another with a changed byte", damaged),
     "s3": Fault(f"results on S3, which refuses {BAD_ANSWERS:.0%} of requests", bad_s3, 2 * [AWS]),
-    "outage": Fault(f"S3 does nothing for {OUTAGE_SECONDS} s", silent_s3, 2 * [AWS]),
+    "outage": Fault(f"S3 refuses everything for {OUTAGE_SECONDS} s: rows wait", dead_s3("503"), 2 * [AWS]),
+    "silence": Fault(f"S3 says nothing for {OUTAGE_SECONDS} s: rows wait", dead_s3("silent"), 2 * [AWS]),
     "clock": Fault("a worker's clock a day ahead", undisturbed, [{"LD_PRELOAD": str(DAY_AHEAD)}, {}]),
 }
 

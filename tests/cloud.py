@@ -1,4 +1,4 @@
-"""moto's S3 as a server, with a door in front of it that can be made to throttle, fail, refuse or lose answers."""
+"""moto's S3 as a server, and a door in front of it that can throttle, fail, refuse, lose answers, or give none."""
 
 import threading
 from collections import Counter
@@ -15,13 +15,15 @@ KINDS = {"503": (503, BUSY), "500": (500, BROKEN), "refused": (403, REFUSED), "s
 class Cloud:
     """`disturb(kind, when)`: requests of which `when(method, path, how many before it)` is true are answered badly.
 
-    kind: a key of KINDS, or "lost": the request is done, and the answer is an error of the server.
+    kind: a key of KINDS, or "lost": the request is done, and the answer is an error of the server; or "silent": there
+    is none until it is disturbed anew.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self._host, self._port = host, port
         self.requests: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self._silence = threading.Event()  # is over
 
     def __enter__(self):
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -70,17 +72,21 @@ class Cloud:
         """From now on; nothing is wrong without arguments."""
         with self._lock:
             self._kind, self._when, self.requests = kind, when, Counter()
+            self._silence.set()
+            self._silence = threading.Event()
 
     def _answer(self, environ, start):
         method, path = environ["REQUEST_METHOD"], urlparse(environ["PATH_INFO"]).path
         with self._lock:
             before = self.requests[method]
             self.requests[method] += 1
-            kind = self._kind if self._when(method, path, before) else ""
+            kind, silence = self._kind if self._when(method, path, before) else "", self._silence
         if kind in KINDS:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         if not kind:
             return self._app(environ, start)
+        if kind == "silent":
+            silence.wait()
         if kind == "lost":
             b"".join(self._app(environ, lambda *_: None))
         status, body = KINDS.get(kind, KINDS["500"])
