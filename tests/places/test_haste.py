@@ -92,7 +92,9 @@ def test_what_has_failed_for_long_is_not_tried_again(url, cloud, monkeypatch, ki
     assert cloud.requests["GET"] == 3  # seconds 0, 4, 8, and after the third it is 12
 
 
-def test_a_command_ends_as_interrupted_and_says_what_is_lost(url, cloud, capsys):
+def test_a_command_ends_as_interrupted_and_says_what_is_lost(url, cloud, capsys, monkeypatch):
+    monkeypatch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)  # by `uv run`, which the command would begin with
+
     def go(overrides, extra, typed, interrupts):
         with opened(url) as rows:
             rows.write(TrialResult(PLAN[0], "ok", {"accuracy": 0.5}))
