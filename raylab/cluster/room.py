@@ -65,9 +65,21 @@ class Room:
         return others[next(self._turn) % len(others)] if avoid and others else None
 
     def _what_to_lower(self) -> str:
-        takes = {"gpus_per_worker": self._shape.gpus, "memory_gb_per_worker": self._shape.memory_gb}
-        takes |= {"cpus_per_worker": self._shape.cpus, "gpus_per_eigen_actor": self._gpus_per_actor}
-        return " or ".join(f"cluster.{key}={amount:g}" for key, amount in takes.items() if amount)
+        """What asks for more than any node has; where each would fit by itself, all that is asked for."""
+        takes = {
+            "gpus_per_worker": ("GPU", self._shape.gpus),
+            "memory_gb_per_worker": ("memory", self._shape.memory_gb),
+        }
+        takes |= {"cpus_per_worker": ("CPU", self._shape.cpus), "gpus_per_eigen_actor": ("GPU", self._gpus_per_actor)}
+        units, kinds = {"memory": nodes.GIB}, [*self.nodes.values(), *(kind for kind, _ in self._launchable)]
+
+        def fits(name: str, amount: float) -> bool:
+            return any(amount * units.get(name, 1) <= kind.get(name, 0) for kind in kinds)
+
+        asked = {key: (name, amount) for key, (name, amount) in takes.items() if amount}
+        given = {key: amount for key, (name, amount) in asked.items() if not fits(name, amount)}
+        given = given or {key: amount for key, (_, amount) in asked.items()}
+        return " or ".join(f"cluster.{key}={amount:g}" for key, amount in given.items())
 
     def require(self) -> None:
         """Raise UserError where no node can hold a worker, nor one that the autoscaler could launch."""

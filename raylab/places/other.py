@@ -29,8 +29,8 @@ from raylab.places.remote import Remote
 # pyarrow could serve these as well, but writes over what is there, whatever it is told: rows of two writers would mix.
 _SERVED_BY = {
     **dict.fromkeys(("gs", "gcs"), ("gcsfs", "`uv sync --extra gcp`, or `pip install gcsfs`")),
-    **dict.fromkeys(("az", "abfs", "abfss", "adl"), ("adlfs", "`pip install adlfs`")),
-    **dict.fromkeys(("sftp", "ssh"), ("paramiko", "`pip install paramiko`")),
+    **dict.fromkeys(("az", "abfs", "abfss", "adl"), ("adlfs", "`uv pip install adlfs`, or `pip install adlfs`")),
+    **dict.fromkeys(("sftp", "ssh"), ("paramiko", "`uv pip install paramiko`, or `pip install paramiko`")),
 }
 
 

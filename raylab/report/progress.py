@@ -35,6 +35,7 @@ class Count:
     failed: int = 0
     workers: int = 0  # 0: not known
     work: Work | None = None
+    idle: float = 0.0  # seconds before anybody was at work: Ray and its workers start
 
     @property
     def done(self) -> int:
@@ -57,7 +58,8 @@ class Count:
             # Seconds of work done a second: the number of workers at first, then more and more what was seen, less what
             # is at work and gives its rows later.
             believed = BELIEVED * (left + self.work.done) / self.workers
-            if (speed := (self.work.done + self.workers * believed) / (elapsed + believed or 1)) > 0:
+            seen = elapsed - self.idle + believed
+            if (speed := (self.work.done + self.workers * believed) / (seen or 1)) > 0:
                 return left / speed
         if self.now < max(1, (self.total - self.before) // FIRST_SHARE):
             return None
@@ -101,6 +103,8 @@ class Progress:
 
     def advance(self, result: TrialResult) -> None:
         """One more trial is done."""
+        if not self._count.now:
+            self._count.idle = max(0.0, self._clock() - self._began - result.seconds)
         self._count.now += 1
         self._count.failed += result.status == "failed"
         if self._count.work:

@@ -105,8 +105,8 @@ def _explained(part: Part, error: Exception) -> UserError:
             "run the same command again."
         )
     return DamagedPartError(
-        f"{part.place} is damaged ({first_line(error)}): run the same command again; it sets the part aside, and "
-        "only its trials are run again."
+        f"{part.place} is damaged ({first_line(error)}): run the command that wrote it again (`raylab.status` says "
+        "which); it sets the part aside, and only its trials are run again."
     )
 
 

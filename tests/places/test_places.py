@@ -162,8 +162,8 @@ def test_a_secret_in_a_url_is_refused_and_not_repeated(url):
     [
         ("carrier://pigeon/a", "^carrier:// is served by nothing here: give a folder, s3://"),
         ("gs://a/b", r"^gs:// needs gcsfs: `uv sync --extra gcp`, or `pip install gcsfs`\.$"),
-        ("az://a/b", r"^az:// needs adlfs: `pip install adlfs`\.$"),
-        ("sftp://host/b", r"^sftp:// needs paramiko: `pip install paramiko`\.$"),
+        ("az://a/b", r"^az:// needs adlfs: `uv pip install adlfs`, or `pip install adlfs`\.$"),
+        ("sftp://host/b", r"^sftp:// needs paramiko: `uv pip install paramiko`, or `pip install paramiko`\.$"),
     ],
 )
 def test_a_scheme_that_nothing_serves_is_one_line(url, says, monkeypatch):

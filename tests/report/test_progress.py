@@ -104,3 +104,14 @@ def test_a_model_that_trains_for_long_before_cheap_rows_does_not_mislead():
         shown.advance(TrialResult(trial, "ok", {}, seconds=1.0))
     assert abs(shown.numbers()["remaining"] - 436) < 0.05 * 436
     assert shown.numbers()["workers"] == 2
+
+
+def test_the_time_that_workers_take_to_start_does_not_slow_the_rest_down():
+    """A minute until the first row, of a second's work; then two workers give two rows a second."""
+    trials = [Trial("e", "m", m, f"c{m}", "d", "fc", "original", 0, 0, "m") for m in range(60)]
+    shown, clock, _ = progress("none")
+    shown.start(60, workers=2, work=Work(Means(), trials))
+    for at, trial in enumerate(trials[:4]):
+        clock.now = 61.0 + at / 2
+        shown.advance(TrialResult(trial, "ok", {}, seconds=1.0))
+    assert 20 < shown.numbers()["remaining"] < 40

@@ -157,7 +157,9 @@ def test_a_damaged_part_is_named_set_aside_and_its_trials_are_run_again(tmp_path
     damaged = damage(part.read_bytes())
     part.write_bytes(damaged)
     for read in (committed, load):
-        with pytest.raises(UserError, match=r"part-000001\.parquet is damaged .* run the same command again") as caught:
+        with pytest.raises(
+            UserError, match=r"part-000001\.parquet is damaged .* run the command that wrote it again"
+        ) as caught:
             read(tmp_path)
         assert "\n" not in str(caught.value)
     with opened(tmp_path) as sink:

@@ -159,7 +159,9 @@ def test_a_truncated_part_is_named_set_aside_and_redone(url):
     home = parts.trials(url)
     half = home.read("part-000002.parquet")[:400]
     home.replace("part-000002.parquet", lambda file: file.write(half))
-    with pytest.raises(UserError, match=rf"^{url}/trials/part-000002\.parquet is damaged .*: run the same command"):
+    with pytest.raises(
+        UserError, match=rf"^{url}/trials/part-000002\.parquet is damaged .*: run the command that wrote it again"
+    ):
         load(url)
     with opened(url) as sink:
         assert len(sink.set_aside) == 1 and sink.done() == {PLAN[0].id}
