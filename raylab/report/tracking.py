@@ -110,8 +110,8 @@ def _library(backend: str) -> Any:
         return importlib.import_module(backend)
     except ImportError as error:
         raise UserError(
-            f"tracking={backend} needs a package that is missing: `uv sync --extra {backend}`, or pip install 'raylab[{backend}]'; or leave "
-            "it out."
+            f"tracking={backend} needs a package that is missing: `uv sync --extra {backend}`, or pip install "
+            f"'raylab[{backend}]'; or leave it out."
         ) from error
 
 
