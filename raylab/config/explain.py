@@ -44,7 +44,8 @@ def explain(error: Exception, section: Callable[[str], Mapping[str, Any]]) -> st
 def _unknown_key(key: str, section: Callable[[str], Mapping[str, Any]] = lambda group: {}) -> str:
     parent, _, leaf = key.rpartition(".")
     if owner := SECTIONS.get(parent):
-        return f"Unknown key '{key}'.{suggest(leaf, owner.__dataclass_fields__)}"
+        whole = [f"{parent}.{name}" if parent else name for name in owner.__dataclass_fields__]
+        return f"Unknown key '{key}'.{suggest(key, whole)}"
     chosen = section(parent)
     if _takes(chosen, leaf):
         return f"Unknown key '{key}': the file of the chosen {parent} does not list it; add it with +{key}=..."
