@@ -67,18 +67,15 @@ class Room:
     def _what_to_lower(self) -> str:
         """What asks for more than any node has; where each would fit by itself, all that is asked for."""
         takes = {
-            "gpus_per_worker": ("GPU", self._shape.gpus),
-            "memory_gb_per_worker": ("memory", self._shape.memory_gb),
+            "gpus_per_worker": ("gpus", self._shape.gpus),
+            "memory_gb_per_worker": ("memory_gb", self._shape.memory_gb),
+            "cpus_per_worker": ("cpus", self._shape.cpus),
+            "gpus_per_eigen_actor": ("gpus", self._gpus_per_actor),
         }
-        takes |= {"cpus_per_worker": ("CPU", self._shape.cpus), "gpus_per_eigen_actor": ("GPU", self._gpus_per_actor)}
-        units, kinds = {"memory": nodes.GIB}, [*self.nodes.values(), *(kind for kind, _ in self._launchable)]
-
-        def fits(name: str, amount: float) -> bool:
-            return any(amount * units.get(name, 1) <= kind.get(name, 0) for kind in kinds)
-
-        asked = {key: (name, amount) for key, (name, amount) in takes.items() if amount}
-        given = {key: amount for key, (name, amount) in asked.items() if not fits(name, amount)}
-        given = given or {key: amount for key, (_, amount) in asked.items()}
+        kinds = [*self.nodes.values(), *(kind for kind, _ in self._launchable)]
+        asked = {key: amount for key, (_, amount) in takes.items() if amount}
+        alone = {key: Shape(**{"cpus": 0.0, takes[key][0]: amount}) for key, amount in asked.items()}
+        given = {key: amount for key, amount in asked.items() if not any(map(alone[key].slots, kinds))} or asked
         return " or ".join(f"cluster.{key}={amount:g}" for key, amount in given.items())
 
     def require(self) -> None:

@@ -76,15 +76,10 @@ def write(folder: Where, beat: Mapping[str, Any]) -> None:
 
 
 def read(folder: Where) -> dict[str, Any]:
-    """The last beat of a folder; empty where there was none, or it cannot be read."""
-    try:
-        return look(folder)
-    except places.UnreachableError:
-        return {}
+    """The last beat of a folder; empty where there was none, or it cannot be read.
 
-
-def look(folder: Where) -> dict[str, Any]:
-    """As `read`, for who takes silence for news: raises UnreachableError where the folder is out of reach."""
+    Raises UnreachableError where the folder is out of reach: that is no news of who writes there.
+    """
     try:
         found = json.loads(places.at(folder).read(FILE))
     except places.UnreachableError:
@@ -100,13 +95,13 @@ def alive(folders: Iterable[Place]) -> dict[Place, bool]:
     Returns as soon as all are known: at once for those that say they have ended, within a beat of one that lives, after
     `PATIENCE` beats of one that does not. Raises UnreachableError: of what is out of reach nobody knows.
     """
-    first = {folder: look(folder) for folder in folders}
+    first = {folder: read(folder) for folder in folders}
     watched = {folder: beat for folder, beat in first.items() if beat.get("state") == RUNNING}
     found = dict.fromkeys(first, False)
     began = time.monotonic()
     while watched:
         for folder, beat in list(watched.items()):
-            changed = look(folder).get("beat") != beat.get("beat")
+            changed = read(folder).get("beat") != beat.get("beat")
             if changed or time.monotonic() - began > PATIENCE * _every(beat):
                 found[folder] = changed
                 del watched[folder]

@@ -77,7 +77,7 @@ class ParquetSink:
         self._publishing: tuple[str, pa.Table] | None = None
         self._outage = places.Outage(clock)
         self.set_aside: list[str] = []
-        self.means = estimate.Means()  # seconds of the rows that were there when it was opened
+        self.means = estimate.Means()  # seconds of the rows that were there as it was opened; a run adds its own
         with places.in_one_line(self.folder):
             self._lock = self.folder.lock()
         try:

@@ -65,7 +65,7 @@ class Watcher:
         return [self._status(folder, alive[folder]) for folder in self._folders]
 
     def _status(self, folder: Place, alive: bool) -> Status:
-        info, beat = read_run_info(folder), heartbeat.look(folder)
+        info, beat = read_run_info(folder), heartbeat.read(folder)
         rows, failed, damaged = self._count(folder)
         planned = info.get("planned")
         done = max(0, rows - int(beat.get("others") or 0))

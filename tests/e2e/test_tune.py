@@ -13,6 +13,7 @@ from tests.e2e import commands
 
 ROOT = Path(__file__).parents[2]
 VOLATILE = {"seconds", "started_at", "finished_at", "host", "code", "versions"}
+OURS = ["--config-dir", "conf", "experiment=slopes", "progress=plain"]
 pytestmark = pytest.mark.cluster
 
 
@@ -27,14 +28,11 @@ def lab(tmp_path):
 
 
 def start(lab, module, *words):
-    ours = ["--config-dir", "conf", "experiment=slopes", "progress=plain"]
-    return commands.start(lab, module, *ours, *words, PYTHONPATH=str(ROOT))
+    return commands.start(lab, module, *OURS, *words, PYTHONPATH=str(ROOT))
 
 
 def run(lab, module, *words):
-    process = start(lab, module, *words)
-    out, err = process.communicate(timeout=commands.SECONDS)
-    return process.returncode, out, err
+    return commands.run(lab, module, *OURS, *words, PYTHONPATH=str(ROOT))
 
 
 def rows(folder):
