@@ -41,7 +41,7 @@ def work(params: dict[str, Any], *, open_: Open, known: Known, metric: str, sess
     experiment, group, values = _opened(params, open_, told)
     reporter = _Reporter(experiment, group, values, metric, session)
     known = {**known, **reporter.resume()}
-    tune.report({**told, PLAN: group, LEFT: reporter.epochs})
+    tune.report({**told, PLAN: group, LEFT: reporter.epochs_left})
     reporter.replay(known)
     pending = tuple(trial for trial in group if trial.id not in known)
     try:
@@ -80,7 +80,10 @@ class _Reporter:
     ) -> None:
         self._experiment, self._values, self._metric, self._session = experiment, values, metric, session
         self._open = [{trial.id for trial in chunk} for chunk in epochs(group)]
+        self._next = 0  # the first epoch that Tune has not heard of
         self._epoch_of = {trial.id: place for place, chunk in enumerate(epochs(group)) for trial in chunk}
+        self._numbers: list[dict[str, float]] = [{} for _ in self._open]
+        self._unheard = set(self._epoch_of)
         self._whole = {trial.id for trial in group if trial.layer is None}
         self._weights = {trial.checkpoint for trial in group}
         self._last: dict[str, Any] = {metric: float("nan")}
@@ -90,9 +93,9 @@ class _Reporter:
         self._error: str | None = None
 
     @property
-    def epochs(self) -> int:
-        """How many are not over."""
-        return sum(map(bool, self._open))
+    def epochs_left(self) -> int:
+        """How many Tune has not heard of."""
+        return len(self._open) - self._next
 
     def resume(self) -> Known:
         """Take over Tune's checkpoint, if there is one; what this driver has heard of before the worker was lost."""
@@ -113,63 +116,68 @@ class _Reporter:
 
     def replay(self, known: Known) -> None:
         """Tell Tune of the epochs that have rows."""
-        for place, trials in enumerate(self._open):
-            if not trials <= known.keys():
-                break
-            for trial in trials:
-                self._note(known[trial])
-            self._open[place] = set()
-            tune.report({**self._last, LEFT: self.epochs})
-        for trials in self._open:
-            trials -= known.keys()
+        for trial in self._unheard & known.keys():
+            self._note(trial, known[trial])
+        self._unheard -= known.keys()
+        self._go_on()
 
     def take(self, outcome: Outcome) -> None:
         """One more outcome; told at the end of its epoch, or when it has waited."""
         self._waiting.append(outcome)
-        trial = outcome.result.trial.id
-        epoch = self._open[self._epoch_of[trial]] if trial in self._epoch_of else set()
-        epoch.discard(trial)
-        due = len(self._waiting) >= OUTCOMES_AT_ONCE or time.monotonic() - self._since > TICK_SECONDS
-        if not epoch or due:
-            self._tell(over=not epoch)
+        place = self._epoch_of[outcome.result.trial.id]
+        over = self._open[place] <= {waiting.result.trial.id for waiting in self._waiting}
+        if over or len(self._waiting) >= OUTCOMES_AT_ONCE or time.monotonic() - self._since > TICK_SECONDS:
+            self._tell()
 
     def close(self, pending: Sequence[Trial], error: str) -> None:
-        """Tell the rest. Trials that gave nothing have failed, for that reason. Raises SampleError if any failed."""
-        self._tell(over=False)
-        lost = {trial for trials in self._open for trial in trials}
-        rows = [TrialResult(trial, "failed", {}, error=error) for trial in pending if trial.id in lost]
+        """Tell the rest. Trials of which nothing was told have failed, for that reason. Raises SampleError if any."""
+        self._tell()
+        rows = [TrialResult(trial, "failed", {}, error=error) for trial in pending if trial.id in self._unheard]
         self._error = self._error or (error if rows else None)
         if self._error:
-            _give_up({**self._last, LEFT: self.epochs, ROWS: self._labelled(rows)}, self._error)
+            _give_up({**self._last, LEFT: self.epochs_left, ROWS: self._labelled(rows)}, self._error)
 
-    def _tell(self, over: bool) -> None:
+    def _tell(self) -> None:
         outcomes, self._waiting, self._since = self._waiting, [], time.monotonic()
         if not outcomes:
             return
         results = self._labelled(self._experiment.measure(outcomes))
         for result in results:
+            name = result.trial.id
             if result.status == "failed":
                 self._error = self._error or result.error or "no reason given"
+                self._note(name, {})
                 continue
-            mine = _numbers(result.values, (EPOCH, self._metric)) if result.trial.id in self._whole else {}
-            self._reported[result.trial.id] = mine
-            self._note(mine)
-        partial = {key: value for key, value in self._last.items() if over or key != EPOCH}
-        told = {**partial, LEFT: self.epochs, ROWS: results}
-        with self._checkpoint(over) as checkpoint:
-            tune.report(told, checkpoint=checkpoint)
+            self._reported[name] = _numbers(result.values, (EPOCH, self._metric)) if name in self._whole else {}
+            self._note(name, self._reported[name])
+        self._go_on(results)
+        self._unheard -= {result.trial.id for result in results}
 
-    def _note(self, numbers: Mapping[str, float]) -> None:
-        self._last |= numbers
+    def _note(self, trial: str, numbers: Mapping[str, float]) -> None:
+        place = self._epoch_of[trial]
+        self._open[place].discard(trial)
+        self._numbers[place] |= numbers
+
+    def _go_on(self, results: Sequence[TrialResult] = ()) -> None:
+        """Tell Tune of these rows and of each epoch that is over now, in their order."""
+        while self._next < len(self._open) and not self._open[self._next]:
+            self._last |= self._numbers[self._next]
+            self._next += 1
+            with self._checkpoint(results) as checkpoint:
+                tune.report({**self._last, LEFT: self.epochs_left, ROWS: results}, checkpoint=checkpoint)
+            results = ()
+        if results:
+            told = {key: value for key, value in self._last.items() if key != EPOCH}  # no epoch is over: not for ASHA
+            tune.report({**told, LEFT: self.epochs_left, ROWS: results})
 
     def _labelled(self, results: Sequence[TrialResult]) -> list[TrialResult]:
         return [replace(result, values={**result.values, **self._values}) for result in results]
 
     @contextmanager
-    def _checkpoint(self, over: bool) -> Iterator[Any]:
-        """The files that the experiment keeps of these weights, for a worker that may not see this disk."""
+    def _checkpoint(self, results: Sequence[TrialResult]) -> Iterator[Any]:
+        """With new rows, the files that the experiment keeps of its weights: a worker may not see this disk."""
         place = _kept(self._experiment)
-        kept = [name for name in place.names() if name.startswith(tuple(self._weights))] if place and over else []
+        kept = [name for name in place.names() if name.startswith(tuple(self._weights))] if place and results else []
         if place is None or not kept:
             yield None
             return
