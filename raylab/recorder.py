@@ -60,6 +60,7 @@ class Recorder:
         self._say_outage()
         if self.rows.is_full:
             self._commit()
+        self.display.tick()
         self._tracker.progress(self.display.numbers)
 
     @contextmanager

@@ -124,12 +124,13 @@ def _stream(
         return
     where = (cluster.address, cluster.workers, cluster.object_store_gb, experiment)
     seen = (recorder.book.write, recorder.display.say)
+    recorder.display.doing(session.ray_begins(cluster))
     with preflight.watched_session(*where, *seen) as recorder.meter, recorder.committing():
         from raylab.cluster.scheduler import Scheduler
 
         scheduler = Scheduler.of(experiment, cluster)
         for batch in scheduler.stream(pending):
-            recorder.display.set_workers(scheduler.workers)
+            recorder.display.set_workers(scheduler.workers, scheduler.at_work)
             yield batch
 
 

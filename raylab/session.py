@@ -17,7 +17,7 @@ from rich.console import Console
 from raylab import config as configuration
 from raylab import places, redact
 from raylab.cluster import provenance
-from raylab.config import Config
+from raylab.config import ClusterConfig, Config
 from raylab.errors import UserError
 from raylab.interrupts import Interrupts, end_without_threads
 from raylab.places import Place
@@ -175,6 +175,11 @@ def work_left(means: estimate.Means, pending: Sequence[Trial]) -> dict[str, str]
     return {"left": f"about {progress.duration(found.seconds)} of work, by the seconds of {rows} already there"}
 
 
+def ray_begins(cluster: ClusterConfig) -> str:
+    """What is waited for first."""
+    return "starting Ray" if cluster.address == "local" else f"joining the Ray cluster at '{cluster.address}'"
+
+
 def schema(columns: Mapping[str, type]) -> pa.Schema:
     """The schema of rows with an experiment's columns. Raises UserError for one that every row has already."""
     ours = {**schemas.IDENTITY, **schemas.OUTCOME, **schemas.PROVENANCE}.keys() - {"device"}
@@ -221,7 +226,7 @@ def farewell(
     from raylab.report import html, views
 
     folder = places.at(config.results)
-    view = views.of(load(folder))
+    view = views.of(places.patiently(lambda: load(folder)))
     for table in shown or view.summary():
         console.print(table)
     if not shown:
@@ -229,7 +234,8 @@ def farewell(
             console.print(f"- {finding}", highlight=False, markup=False)
         console.print()
     typed = command("raylab.query", str(folder), query or " ".join(view.query.split()))
-    report = html.write(folder, view) if config.report else command("raylab.report", str(folder))
+    later = command("raylab.report", str(folder))
+    report = places.patiently(lambda: html.write(folder, view)) if config.report else later
     console.print(f"[bold]Report[/]  {report}", highlight=False, soft_wrap=True)
     console.print(f"[bold]Next[/]    {typed}", highlight=False, soft_wrap=True)
     if first_error is None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from raylab.analyzer import LEADING, rows_of
+from raylab.arguments import Parser
 from raylab.errors import UserError
 from raylab.layers import matrices_shape, measurable
 from raylab.models.sources import open_model
@@ -75,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="raylab analyze", description=__doc__, allow_abbrev=False)
+def _parser() -> Parser:
+    parser = Parser("raylab analyze", __doc__)
     parser.add_argument("model", help="a file, a folder, timm/NAME, torchvision/NAME, a Hugging Face hub id")
     parser.add_argument("--adapter", help="a LoRA adapter to merge into it")
     parser.add_argument("--random", action="store_true", help="random weights of that architecture")

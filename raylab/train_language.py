@@ -11,7 +11,6 @@ the command, it was 1.8 times as fast.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import importlib
 import json
@@ -28,6 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from raylab.arguments import Parser
 from raylab.errors import UserError, first_line
 from raylab.models.gpt2 import PRECISIONS, adamw, backward, loss_of, new_gpt2
 from raylab.types import generator
@@ -93,9 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("python -m raylab.train_language", None, __doc__, formatter_class=plain)
+def _parser() -> Parser:
+    parser = Parser("python -m raylab.train_language", __doc__)
     parser.add_argument("out", type=Path, help="the folder to write")
     parser.add_argument("--text", type=Path, required=True, help="a .parquet file with a column text, or a text file")
     parser.add_argument("--tokenizer", type=Path, required=True, help="a folder that AutoTokenizer loads")

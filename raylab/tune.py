@@ -150,11 +150,12 @@ def _work(plan: Plan, home: Path, rows: sink.ParquetSink, driver: _Driver) -> No
     cluster = config.cluster
     recorder = driver.recorder
     where = (cluster.address, cluster.workers, cluster.object_store_gb, plan.open)
+    recorder.display.doing(session.ray_begins(cluster))
     with preflight.watched_session(*where, recorder.book.write, recorder.display.say) as recorder.meter:
         from raylab.cluster import tuning
         from raylab.cluster.room import Room
 
-        recorder.display.set_workers(Room(nodes.Shape.of(cluster)).workers)
+        recorder.display.set_workers(Room(nodes.Shape.of(cluster)).workers, at_work=False)
         if cluster.address != "local":
             _require_shared(Path(config.results))
         tune = config.tune

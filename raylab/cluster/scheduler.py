@@ -116,6 +116,11 @@ class Scheduler:
         return self._room.workers
 
     @property
+    def at_work(self) -> bool:
+        """Whether any worker or eigensolver has begun, and is not over."""
+        return self._pool.at_work or any(flight.streaming and flight.node for flight in self._flights.values())
+
+    @property
     def _window(self) -> int:
         return self._fixed_window or self._room.window
 
@@ -256,7 +261,7 @@ class Scheduler:
 
     def _require_a_worker(self, now: float) -> None:
         """No silent hang where nothing is ever placed."""
-        if self._pool.at_work or any(flight.streaming and flight.node for flight in self._flights.values()):
+        if self.at_work:
             self._placed = now
         elif now - self._placed > 60 * PLACEMENT_MINUTES:
             who = f"eigensolver of {self._eigensolver}" if self._pool.wants_an_actor else f"worker of {self._shape}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,6 +10,7 @@ from typing import TypeVar
 from raylab.places import haste
 from raylab.places.place import UnreachableError
 
+_LOG = logging.getLogger(__name__)
 AGAIN_SECONDS = 10.0  # from one try to the next; each may take S3 a quarter of a minute
 GIVE_UP_SECONDS = 15 * 60.0
 
@@ -47,13 +49,16 @@ class Outage:
 
 
 def patiently(ask: Callable[[], T]) -> T:
-    """What `ask` returns, as soon as its place can be reached. For where nothing else can be done meanwhile."""
+    """What `ask` returns, as soon as its place can be reached; a log says so. For where nothing else can be done."""
     began: float | None = None
     while True:
         try:
             return ask()
-        except UnreachableError:
-            began = began or time.monotonic()
-            if haste.is_on() or time.monotonic() - began >= GIVE_UP_SECONDS:
+        except UnreachableError as error:
+            now = time.monotonic()
+            if haste.is_on() or (began is not None and now - began >= GIVE_UP_SECONDS):
                 raise
+            if began is None:
+                began = now
+                _LOG.warning("raylab: %s It is tried again for %.0f minutes.", error, GIVE_UP_SECONDS / 60)
             time.sleep(AGAIN_SECONDS)

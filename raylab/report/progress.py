@@ -70,8 +70,8 @@ class Count:
 class Progress:
     """Progress of a run; a context manager.
 
-    `kind`: "rich" is a live bar, "plain" one line at most every `every` seconds, "none" is silent, and "auto" is rich
-    on a terminal and plain elsewhere.
+    `kind`: "rich" is a live bar, "plain" a line at most every `every` seconds as trials end, and after `silence`
+    seconds without any; "none" is silent, and "auto" is rich on a terminal and plain elsewhere.
     """
 
     def __init__(
@@ -80,14 +80,16 @@ class Progress:
         console: Console | None = None,
         every: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
+        silence: float = 60.0,
     ) -> None:
         self._console = console or Console()
         self._kind = ("rich" if self._console.is_terminal else "plain") if kind == "auto" else kind
-        self._every, self._clock = every, clock
+        self._every, self._silence, self._clock = every, silence, clock
         self._count = Count()
         self._began = self._said = clock()
         self._live: Live | None = None
         self._closed = False
+        self._doing = ""  # what goes on before the first row
 
     def start(self, total: int, done: int = 0, workers: int = 0, work: Work | None = None) -> None:
         """Begin: `total` trials are planned, `done` of them were done by earlier runs.
@@ -105,15 +107,32 @@ class Progress:
         """One more trial is done."""
         if not self._count.now:
             self._count.idle = max(0.0, self._clock() - self._began - result.seconds)
+            self._doing = ""
         self._count.now += 1
         self._count.failed += result.status == "failed"
         if self._count.work:
             self._count.work.learn(result)
         self._say_if_due()
 
-    def set_workers(self, workers: int) -> None:
-        """How many are at work, where that is known after the start only."""
+    def set_workers(self, workers: int, at_work: bool = True) -> None:
+        """How many there are, where that is known after the start only, and whether any of them has begun."""
         self._count.workers = workers
+        if not workers:
+            self.doing("no node for workers yet: one is waited for")
+        else:
+            self.doing(f"{_workers(workers)} at work" if at_work else f"starting {_workers(workers)}")
+
+    def doing(self, what: str) -> None:
+        """What goes on before there is a first row: shown until there is one."""
+        if what != self._doing and not self._count.now:
+            self._doing = what
+            if self._kind == "plain":
+                self.say(what)
+
+    def tick(self) -> None:
+        """Call it now and then while no result comes in: a log that says nothing for long looks dead."""
+        if self._kind == "plain" and self._clock() - self._said >= self._silence:
+            self._say_now()
 
     def numbers(self) -> dict[str, Any]:
         """How far it is, as plain data: trials, trials a second, seconds."""
@@ -155,8 +174,11 @@ class Progress:
 
     def _say_if_due(self) -> None:
         if self._kind == "plain" and self._clock() - self._said >= self._every:
-            self._said = self._clock()
-            self.say(self._line())
+            self._say_now()
+
+    def _say_now(self) -> None:
+        self._said = self._clock()
+        self.say(self._line())
 
     def _line(self, last: bool = False) -> str:
         count, elapsed = self._count, self._clock() - self._began
@@ -182,7 +204,8 @@ class Progress:
             failed,
             Text(f"ETA {duration(count.remaining(elapsed))}", style="cyan"),
         )
-        told = [f"{duration(elapsed)} elapsed", pace(count.rate(elapsed)), _workers(count.workers)]
+        now = [self._doing] if self._doing else [pace(count.rate(elapsed)), _workers(count.workers)]
+        told = [f"{duration(elapsed)} elapsed", *now]
         below = Text(f"     {', '.join(filter(None, told))}", style="dim")
         both = Table.grid(expand=True)
         both.add_column(no_wrap=True, overflow="ellipsis")

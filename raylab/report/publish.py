@@ -13,7 +13,6 @@ python analysis/NAME.py RESULTS [--output FOLDER]
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raylab.arguments import Parser
 from raylab.errors import UserError
 from raylab.places import is_url
 from raylab.report.picture import Picture
@@ -87,7 +87,7 @@ def script(
     folder. --output is by default FOLDER in the (first) results folder. Bad input is one line and exit code 2.
     """
     name = Path(sys.argv[0]).stem
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(name, about)
     parser.add_argument("results", metavar="RESULTS", nargs="+" if several else None, help="results folder of a run")
     parser.add_argument("--output", metavar="FOLDER", type=Path, help=f"where files go; default: RESULTS/{FOLDER}")
     given = parser.parse_args(argv)

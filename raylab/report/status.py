@@ -6,7 +6,6 @@ work on it. Of several folders the one that most needs somebody: 4 before 3 befo
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -19,9 +18,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from raylab.arguments import Parser
 from raylab.errors import UserError
 from raylab.places import UnreachableError
 from raylab.report.progress import duration, pace
+from raylab.results.heartbeat import REFUSED
 from raylab.results.status import DEAD, DONE, FAILED, NOBODY, RUNNING, Status, Watcher
 from raylab.results.text import TextTable
 
@@ -48,13 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return max(EXIT[status.state] for status in found)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m raylab.status",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    parser = Parser("python -m raylab.status", __doc__)
     parser.add_argument("results", metavar="RESULTS", nargs="+", help="results folder of a run, such as results/digits")
     parser.add_argument("--watch", action="store_true", help="look again and again, until none is running")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="json: a list, an object a folder")
@@ -150,7 +146,7 @@ def _told(status: Status) -> list[tuple[str, str | Text]]:
     driver = f"{status.host}, process {status.pid}" if status.host else ""
     workers = f", {status.workers} worker{'s' * (status.workers > 1)}" if status.workers else ""
     last, error = status.last_row, status.last_error
-    again = "Go on" if status.state in (*NOBODY, FAILED) else "Command"
+    unfinished = status.state in (*NOBODY, FAILED) and status.ended != REFUSED  # which would be refused again
     return [
         ("Trials", Text(_trials(status)) + failed),
         ("Rate", f"{pace(status.rate)}{workers}" if status.rate is not None and status.elapsed else ""),
@@ -161,7 +157,7 @@ def _told(status: Status) -> list[tuple[str, str | Text]]:
         ("Last row", f"{last['at'][:19].replace('T', ' ')} UTC: {last['trial']}, {last['status']}" if last else ""),
         ("Refused", (status.reason or "") if status.state in NOBODY else ""),
         ("Last error", f"{error['trial']}: {error['error']}" if error else ""),
-        (again, status.command or ""),
+        ("Go on" if unfinished else "Command", status.command or ""),
     ]
 
 
@@ -186,7 +182,7 @@ def _since(status: Status) -> str:
 
 
 def _table(found: Sequence[Status]) -> TextTable:
-    header = ["results", "state", "done", "failed", "of", "%", "to go", "host", "last error"]
+    header = ["results", "state", "done", "failed", "of", "%", "to go", "host"]
     rows = [
         [
             status.folder,
@@ -197,8 +193,11 @@ def _table(found: Sequence[Status]) -> TextTable:
             f"{100 * (status.done + status.failed) / status.planned:.0f}" if status.planned else "–",
             duration(status.remaining) if status.remaining is not None else "–",
             status.host or "–",
-            status.last_error["error"] if status.last_error else "",
         ]
         for status in found
     ]
+    errors = [status.last_error["error"] if status.last_error else "" for status in found]
+    if any(errors):
+        header = [*header, "last error"]
+        rows = [[*row, error] for row, error in zip(rows, errors, strict=True)]
     return TextTable("", header, rows, texts=(0, 1, 7, 8))

@@ -19,6 +19,7 @@ from pyarrow import csv
 from rich.console import Console
 
 from raylab import places
+from raylab.arguments import Parser
 from raylab.errors import UserError
 from raylab.results import parts, schema
 from raylab.results.differences import differences, needed
@@ -175,12 +176,7 @@ def _json(value: Any) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 0, or 2 for bad input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m raylab.query",
-        description="Ask a results folder in SQL, while a run goes on or after.",
-        epilog=_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("python -m raylab.query", "Ask a results folder in SQL, while a run goes on or after.", _HELP)
     parser.add_argument("results", metavar="RESULTS", help="results of a run: results/digits, s3://bucket/digits")
     parser.add_argument(
         "sql", metavar="SQL", nargs="?", help="a query about the views trials and differences; without it: the columns"

@@ -78,7 +78,7 @@ def rows(folder: Path | str) -> dict[str, dict]:
     return found
 
 
-def hosts(folder: Path) -> set[str]:
+def hosts(folder: Path | str) -> set[str]:
     """The machines that rows are from, so far."""
     try:
         return set(load(folder, ["host"])["host"].to_pylist())

@@ -90,6 +90,8 @@ class Network:
         self.machines: list[Machine] = []
         number = _free_bridge()
         self.bridge, self.subnet = f"raylab{number}", f"10.77.{number}"
+        # Of its own: else it is the lowest of its ports', and changes as machines come and go, which others learn late.
+        _call("ip", "link", "set", self.bridge, "address", f"02:77:00:00:00:{number:02x}")
         _call("ip", "addr", "add", f"{self.subnet}.1/24", "dev", self.bridge)
         _call("ip", "link", "set", self.bridge, "up")
         self._write_keys()

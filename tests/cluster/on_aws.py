@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import boto3
+import requests
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
-from tests.cluster.clusters import installed
+from tests.cluster.clusters import ROOT, installed
 from tests.cluster.machines import Machine, Network
 
 REGION = "us-west-2"
 PORT = 5000
-KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": REGION}
+KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
+BUCKET = "results"
+ALL = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}
 
 
 @contextmanager
@@ -29,21 +34,23 @@ def cloud(network: Network, **environment: str) -> Iterator[Cloud]:
 
 
 class Cloud:
-    """An account with a network, a security group and a role, as cluster.yaml asks for."""
+    """An account with a network, a security group, a role and a bucket, as cluster.yaml asks for.
+
+    Nobody may do what he is not allowed to: instances what the file for their role says. (moto looks at actions only.)
+    """
 
     def __init__(self, network: Network, environment: dict[str, str]) -> None:
         self._network = network
+        url = f"http://{network.subnet}.1:{PORT}"
+        where = {"AWS_DEFAULT_REGION": REGION, "AWS_ENDPOINT_URL": url, "AWS_EC2_METADATA_DISABLED": "true"}
+        owner, role = _accounts(url)
+        self.environment = where | owner
         # A machine there has its role in place of keys; moto has no service that would hand them out.
-        self.environment = {
-            **KEYS,
-            "AWS_ENDPOINT_URL": f"http://{network.subnet}.1:{PORT}",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
-        self._of_instances = {**self.environment, **environment}
-        keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
-        where = {"endpoint_url": self.environment["AWS_ENDPOINT_URL"], "region_name": REGION}
-        self.ec2 = boto3.client("ec2", **where, **keys)
-        boto3.client("iam", **where, **keys).create_instance_profile(InstanceProfileName="raylab")
+        self._of_instances = where | role | environment
+        self.ec2 = _client("ec2", url, owner)
+        here = {"LocationConstraint": REGION}
+        _client("s3", url, owner).create_bucket(Bucket=BUCKET, CreateBucketConfiguration=here)
+        requests.post(f"{url}/moto-api/reset-auth", data="0", timeout=10).raise_for_status()  # from now on
         self.machines: dict[str, Machine] = {}  # by the number of their instance
 
     def fill_in(self, cluster: dict) -> None:
@@ -87,3 +94,30 @@ class Cloud:
         folder = Path(machine.own / "tmp/home/.ssh")
         folder.mkdir(exist_ok=True)
         (folder / "authorized_keys").write_text(pair["PublicKey"] + "\n")
+
+
+def _client(service: str, url: str, keys: dict[str, str]) -> Any:
+    given = {name.lower(): key for name, key in keys.items()}
+    return boto3.client(service, endpoint_url=url, region_name=REGION, **given)
+
+
+def _accounts(url: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Keys of the owner, who may do all, and of the role that cluster.yaml's comments make."""
+    iam = _client("iam", url, KEYS)
+    iam.create_user(UserName="owner")
+    iam.put_user_policy(UserName="owner", PolicyName="all", PolicyDocument=json.dumps(ALL))
+    key = iam.create_access_key(UserName="owner")["AccessKey"]
+    role = iam.create_role(RoleName="raylab", AssumeRolePolicyDocument=json.dumps(ALL))["Role"]
+    policy = (ROOT / "conf" / "ray_up" / "aws_role.json").read_text().replace("BUCKET", BUCKET)
+    iam.put_role_policy(RoleName="raylab", PolicyName="raylab", PolicyDocument=policy)
+    iam.create_instance_profile(InstanceProfileName="raylab")
+    iam.add_role_to_instance_profile(InstanceProfileName="raylab", RoleName="raylab")
+    lent = _client("sts", url, KEYS).assume_role(RoleArn=role["Arn"], RoleSessionName="instance")["Credentials"]
+    return (
+        {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]},
+        {
+            "AWS_ACCESS_KEY_ID": lent["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": lent["SecretAccessKey"],
+            "AWS_SESSION_TOKEN": lent["SessionToken"],
+        },
+    )

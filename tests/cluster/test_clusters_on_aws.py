@@ -5,13 +5,15 @@ import yaml
 
 from tests.cluster import clusters
 from tests.cluster.clusters import PATIENT, ROOT, TINY, hosts, laptop, rows, undisturbed
-from tests.cluster.on_aws import cloud
+from tests.cluster.on_aws import BUCKET, cloud
 
 pytestmark = [pytest.mark.ray_up, pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def test_spot_instances_come_with_the_work_are_taken_away_in_the_middle_of_it_and_go_after_it(network):
+def test_spot_instances_come_with_the_work_are_taken_away_in_the_middle_of_it_and_go_after_it(network, monkeypatch):
     with cloud(network, **PATIENT, AUTOSCALER_UPDATE_INTERVAL_S="1") as aws:
+        for key, value in aws.environment.items():
+            monkeypatch.setenv(key, value)
         own = laptop(network)
         cluster = yaml.safe_load((ROOT / "cluster.yaml").read_text())
         aws.fill_in(cluster)
@@ -27,7 +29,7 @@ def test_spot_instances_come_with_the_work_are_taken_away_in_the_middle_of_it_an
         ray("up", "-y", "cluster.yaml")
         assert [aws.kind(each) for each in aws.instances()] == ["head"]  # nothing to do: nobody there
 
-        out, gone = network.folder / "on_spot", []
+        out, gone = f"s3://{BUCKET}/on_spot", []
 
         def take_one_at_work_away() -> None:
             at_work = [each for each, machine in aws.machines.items() if machine.name in hosts(out)]

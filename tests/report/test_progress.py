@@ -47,6 +47,39 @@ def test_what_earlier_runs_did_does_not_make_this_one_look_fast():
         assert "6.0 trials/min" in out.getvalue() and "ETA 1 min 30 s" in out.getvalue()
 
 
+def test_what_goes_on_before_the_first_row_is_said_once_each():
+    shown, clock, out = progress()
+    with shown:
+        shown.start(total=10)
+        shown.doing("starting Ray")
+        for workers, at_work in ((0, False), (2, False), (2, False), (2, True), (2, True)):
+            shown.set_workers(workers, at_work)
+            shown.tick()
+        said = ["starting Ray", "no node for workers yet: one is waited for", "starting 2 workers", "2 workers at work"]
+        assert out.getvalue().splitlines() == said
+        shown.advance(OK)
+        shown.set_workers(3)
+        assert out.getvalue().splitlines() == said, "from the first row on its lines say how many there are"
+        for _ in range(130):
+            clock.now += 1.0
+            shown.tick()
+        silence = ["1/10 trials (10%), 3 workers, 1.0 trials/min, elapsed 1 min 00 s, ETA 9 min 00 s"]
+        assert out.getvalue().splitlines()[4:5] == silence and len(out.getvalue().splitlines()) == 6
+
+
+def test_a_terminal_says_below_the_bar_what_goes_on_before_the_first_row():
+    shown, clock, out = progress(terminal=True)
+    with shown:
+        shown.start(total=4)
+        clock.now = 2.0
+        shown.set_workers(2, at_work=False)
+        shown._live.refresh()
+        assert "2.0 s elapsed, starting 2 workers" in out.getvalue()
+        shown.advance(OK)
+        shown._live.refresh()
+        assert "2.0 s elapsed, 30.0 trials/min, 2 workers" in out.getvalue()
+
+
 def test_none_is_silent():
     shown, clock, out = progress("none", terminal=True)
     with shown:

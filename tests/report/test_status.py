@@ -80,3 +80,22 @@ def test_watching_goes_on_while_a_place_is_out_of_reach(folder, capsys, monkeypa
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys):
     assert main([str(tmp_path / "nowhere")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(SystemExit, match="2"):
+        main(["x", "--format", "jso"])
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and told.startswith("raylab.status: argument --format: invalid choice: 'jso'"), told
+
+
+def test_a_command_that_was_refused_is_not_one_to_go_on_with(folder, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    heartbeat.write(folder, {"beat": 2, "every": 0.01, "state": "refused", "reason": "No node can hold it: lower it."})
+    assert main([str(folder)]) == 4
+    told = capsys.readouterr().out
+    assert "No node can hold it" in told and "Command" in told and "Go on" not in told
+
+
+def test_a_table_has_errors_only_where_there_are_some(folder, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    heartbeat.write(folder, {"beat": 2, "every": 0.01, "state": "interrupted"})
+    assert main([str(folder), str(folder)]) == 4
+    assert "last error" not in capsys.readouterr().out
