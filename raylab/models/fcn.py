@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from raylab.types import Array, Layer
+
+
+class _Empty(nn.Linear):
+    def reset_parameters(self) -> None:
+        """Leave them as they are."""
+
+
+def _empty_linear(fan_in: int, fan_out: int) -> nn.Linear:
+    """torch's Linear without default weights, which would draw from torch's global generator.
+
+    nn.utils.skip_init makes such too, through the device "meta", whose first use imports a second's worth of compiler.
+    """
+    made: Any = _Empty(fan_in, fan_out)
+    made.__class__ = nn.Linear
+    return made
 
 
 class FCN(nn.Module):
@@ -24,8 +40,7 @@ class FCN(nn.Module):
         super().__init__()
         self.sizes = (inputs, *[width] * depth, outputs)
         for k, (fan_in, fan_out) in enumerate(zip(self.sizes, self.sizes[1:], strict=False), start=1):
-            # Empty rather than default weights: those would draw from torch's global generator.
-            setattr(self, f"fc{k}", nn.utils.skip_init(nn.Linear, fan_in, fan_out))
+            setattr(self, f"fc{k}", _empty_linear(fan_in, fan_out))
 
     @property
     def layer_names(self) -> tuple[str, ...]:
