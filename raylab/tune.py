@@ -228,6 +228,7 @@ class _Driver:
 
     def planned(self, params: Mapping[str, Any], trials: Sequence[Trial]) -> None:
         """A sample begins."""
+        self._display.doing("samples at work")
         self._trials[_name(params)] = trials
 
     def rows(self, results: Sequence[TrialResult]) -> None:

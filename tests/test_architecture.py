@@ -52,6 +52,18 @@ print(spectral.measure(weights, Layer("a", 0, "linear", weights.shape), metrics)
     assert python(code).strip() == "True"
 
 
+def test_a_network_of_our_own_does_not_wake_torchs_compiler():
+    """Which every process would wait for."""
+    code = """
+import sys, numpy as np
+from raylab.models.fcn import FCN
+model = FCN(4, 3, 2, 5)
+model.load(model.initial_state(np.random.default_rng(0)))
+print(type(model.fc1).__name__, "sympy" in sys.modules)
+"""
+    assert python(code).strip() == "Linear False"
+
+
 def test_the_readme_draws_the_files_that_are_there():
     tree = re.search(r"```text\n(raylab/.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert tree, "the README has no file tree"

@@ -19,6 +19,7 @@ from raylab.cluster import nodes
 ROOT = Path(__file__).resolve().parents[1]
 AWS = ROOT / "cluster.yaml"
 FILES = [AWS, *sorted((config.conf_dir() / "ray_up").glob("*.yaml"))]
+ROLE = config.conf_dir() / "ray_up"
 NAMES = [path.name for path in FILES]
 CLOUDS = {"aws": AWS, "gcp": config.conf_dir() / "ray_up" / "gcp.yaml"}
 
@@ -36,6 +37,22 @@ def check(cluster: dict) -> dict:
     for node in cluster.get("available_node_types", {}).values():
         {"aws": as_aws_reads, "gcp": as_google_reads}[cluster["provider"]["type"]](node["node_config"])
     return prepared
+
+
+def test_the_role_of_its_machines_knows_them_by_their_names():
+    cluster = read(AWS)
+    statements = {each["Sid"]: each for each in json.loads((ROLE / "aws_role.json").read_text())["Statement"]}
+    machines = {f"{key}/ray-cluster-name": cluster["cluster_name"] for key in ("ec2:ResourceTag", "aws:ResourceTag")}
+    conditions = [
+        statements[sid]["Condition"]["StringEquals"] for sid in ("EndWorkersOfThisCluster", "TagThoseOfThisCluster")
+    ]
+    assert conditions[0] | conditions[1] == machines
+    (profile,) = {
+        node["node_config"]["IamInstanceProfile"]["Name"] for node in cluster["available_node_types"].values()
+    }
+    assert statements["GiveWorkersThisRole"]["Resource"] == f"arn:aws:iam::*:role/{profile}"
+    commands = re.findall(r"file://(\S+)", AWS.read_text())
+    assert len(commands) == 2 and all((ROOT / file).is_file() for file in commands)
 
 
 @functools.cache

@@ -44,11 +44,11 @@ def work(params: dict[str, Any], *, open_: Open, known: Known, metric: str, sess
     tune.report({**told, PLAN: group, LEFT: reporter.epochs_left})
     reporter.replay(known)
     pending = tuple(trial for trial in group if trial.id not in known)
+    error = None
     try:
         if pending:
             for outcome in experiment.run(pending):
                 reporter.take(outcome)
-        error = "the worker ended without a result for this trial"
     except Exception as failure:
         error = what_happened(failure)
     finally:
@@ -129,13 +129,20 @@ class _Reporter:
         if over or len(self._waiting) >= OUTCOMES_AT_ONCE or time.monotonic() - self._since > TICK_SECONDS:
             self._tell()
 
-    def close(self, pending: Sequence[Trial], error: str) -> None:
-        """Tell the rest. Trials of which nothing was told have failed, for that reason. Raises SampleError if any."""
-        self._tell()
+    def close(self, pending: Sequence[Trial], error: str | None) -> None:
+        """Tell the rest; trials of which nothing was told have failed. Raises SampleError where anything went wrong.
+
+        error: what the work ended with; None: as it should.
+        """
+        try:
+            self._tell()
+        except Exception as failure:
+            error = error or what_happened(failure)
+        if self._unheard:
+            error = error or "the worker ended without a result for this trial"
         rows = [TrialResult(trial, "failed", {}, error=error) for trial in pending if trial.id in self._unheard]
-        self._error = self._error or (error if rows else None)
-        if self._error:
-            _give_up({**self._last, LEFT: self.epochs_left, ROWS: self._labelled(rows)}, self._error)
+        if error := self._error or error:
+            _give_up({**self._last, LEFT: self.epochs_left, ROWS: self._labelled(rows)}, error)
 
     def _tell(self) -> None:
         outcomes, self._waiting, self._since = self._waiting, [], time.monotonic()
@@ -151,7 +158,6 @@ class _Reporter:
             self._reported[name] = _numbers(result.values, (EPOCH, self._metric)) if name in self._whole else {}
             self._note(name, self._reported[name])
         self._go_on(results)
-        self._unheard -= {result.trial.id for result in results}
 
     def _note(self, trial: str, numbers: Mapping[str, float]) -> None:
         place = self._epoch_of[trial]
@@ -161,14 +167,19 @@ class _Reporter:
     def _go_on(self, results: Sequence[TrialResult] = ()) -> None:
         """Tell Tune of these rows and of each epoch that is over now, in their order."""
         while self._next < len(self._open) and not self._open[self._next]:
-            self._last |= self._numbers[self._next]
-            self._next += 1
+            last = self._last | self._numbers[self._next]
             with self._checkpoint(results) as checkpoint:
-                tune.report({**self._last, LEFT: self.epochs_left, ROWS: results}, checkpoint=checkpoint)
+                tune.report({**last, LEFT: self.epochs_left - 1, ROWS: results}, checkpoint=checkpoint)
+            self._last, self._next = last, self._next + 1  # only now has Tune heard of it
+            self._heard(results)
             results = ()
         if results:
             told = {key: value for key, value in self._last.items() if key != EPOCH}  # no epoch is over: not for ASHA
             tune.report({**told, LEFT: self.epochs_left, ROWS: results})
+            self._heard(results)
+
+    def _heard(self, results: Sequence[TrialResult]) -> None:
+        self._unheard -= {result.trial.id for result in results}
 
     def _labelled(self, results: Sequence[TrialResult]) -> list[TrialResult]:
         return [replace(result, values={**result.values, **self._values}) for result in results]

@@ -60,5 +60,5 @@ def patiently(ask: Callable[[], T]) -> T:
                 raise
             if began is None:
                 began = now
-                _LOG.warning("raylab: %s It is tried again for %.0f minutes.", error, GIVE_UP_SECONDS / 60)
+                _LOG.warning("raylab: tried again for %.0f minutes: %s", GIVE_UP_SECONDS / 60, error)
             time.sleep(AGAIN_SECONDS)

@@ -71,7 +71,7 @@ class Progress:
     """Progress of a run; a context manager.
 
     `kind`: "rich" is a live bar, "plain" a line at most every `every` seconds as trials end, and after `silence`
-    seconds without any; "none" is silent, and "auto" is rich on a terminal and plain elsewhere.
+    seconds without any where somebody ticks; "none" is silent, and "auto" is rich on a terminal and plain elsewhere.
     """
 
     def __init__(
@@ -120,14 +120,14 @@ class Progress:
         if not workers:
             self.doing("no node for workers yet: one is waited for")
         else:
-            self.doing(f"{_workers(workers)} at work" if at_work else f"starting {_workers(workers)}")
+            self.doing("at work" if at_work else "starting")
 
     def doing(self, what: str) -> None:
         """What goes on before there is a first row: shown until there is one."""
         if what != self._doing and not self._count.now:
             self._doing = what
             if self._kind == "plain":
-                self.say(what)
+                self.say(", ".join(filter(None, (what, _workers(self._count.workers)))))
 
     def tick(self) -> None:
         """Call it now and then while no result comes in: a log that says nothing for long looks dead."""
@@ -204,8 +204,7 @@ class Progress:
             failed,
             Text(f"ETA {duration(count.remaining(elapsed))}", style="cyan"),
         )
-        now = [self._doing] if self._doing else [pace(count.rate(elapsed)), _workers(count.workers)]
-        told = [f"{duration(elapsed)} elapsed", *now]
+        told = [f"{duration(elapsed)} elapsed", self._doing or pace(count.rate(elapsed)), _workers(count.workers)]
         below = Text(f"     {', '.join(filter(None, told))}", style="dim")
         both = Table.grid(expand=True)
         both.add_column(no_wrap=True, overflow="ellipsis")

@@ -146,7 +146,6 @@ def _told(status: Status) -> list[tuple[str, str | Text]]:
     driver = f"{status.host}, process {status.pid}" if status.host else ""
     workers = f", {status.workers} worker{'s' * (status.workers > 1)}" if status.workers else ""
     last, error = status.last_row, status.last_error
-    unfinished = status.state in (*NOBODY, FAILED) and status.ended != REFUSED  # which would be refused again
     return [
         ("Trials", Text(_trials(status)) + failed),
         ("Rate", f"{pace(status.rate)}{workers}" if status.rate is not None and status.elapsed else ""),
@@ -157,8 +156,14 @@ def _told(status: Status) -> list[tuple[str, str | Text]]:
         ("Last row", f"{last['at'][:19].replace('T', ' ')} UTC: {last['trial']}, {last['status']}" if last else ""),
         ("Refused", (status.reason or "") if status.state in NOBODY else ""),
         ("Last error", f"{error['trial']}: {error['error']}" if error else ""),
-        ("Go on" if unfinished else "Command", status.command or ""),
+        (_what_command(status), status.command or ""),
     ]
+
+
+def _what_command(status: Status) -> str:
+    if status.state not in (*NOBODY, FAILED):
+        return "Command"
+    return "Once mended" if status.ended == REFUSED else "Go on"
 
 
 def _damaged(status: Status) -> Text:

@@ -54,7 +54,11 @@ def epochs_of(told):
 
 
 def rows_of(told):
-    return {result.trial: result.status for said in told.reports for result in said.get(reporting.ROWS, ())}
+    """The status by trial."""
+    rows = [result for said in told.reports for result in said.get(reporting.ROWS, ())]
+    found = {result.trial: result.status for result in rows}
+    assert len(found) == len(rows), "a row was told twice"
+    return found
 
 
 ALL = [(1, 0.1, 2), (2, 0.2, 1), (3, 0.3, 0)]
@@ -86,6 +90,35 @@ def test_rows_that_could_not_be_told_have_failed_for_that_reason(told, broken):
     assert "OSError: the store is full" in told.reports[-1][reporting.FAILED]
     assert set(rows_of(told)) == set(GROUP), "a row was lost in silence"
     assert all((trial.draw < broken) == (status == "ok") for trial, status in rows_of(told).items())
+    heard = dict.fromkeys(ALL[: broken - 1])  # what has failed is no epoch of Tune's
+    assert dict.fromkeys(epochs_of(told)) == heard
+
+
+@pytest.mark.parametrize("broken", range(1, 7))
+def test_so_have_rows_that_waited(told, monkeypatch, broken):
+    monkeypatch.setattr(reporting, "TICK_SECONDS", -1.0)
+    told.broken = {broken}
+    with pytest.raises(reporting.SampleError, match="the store is full"):
+        work()
+    assert [rows_of(told)[trial] for trial in GROUP] == ["ok"] * (broken - 1) + ["failed"] * (7 - broken)
+
+
+def test_rows_of_a_hole_are_told_once_though_the_epoch_after_it_cannot_be(told):
+    told.broken = {3}  # plan and epoch 1; epoch 2 with its rows; epoch 3, which has rows already
+    with pytest.raises(reporting.SampleError, match="the store is full"):
+        work(GROUP[:2] + GROUP[4:])
+    assert rows_of(told) == dict.fromkeys(GROUP[2:4], "ok") and set(epochs_of(told)) == set(ALL[:2])
+
+
+def test_of_two_errors_the_first_is_the_reason(told, monkeypatch):
+    def run(pending):
+        yield outcome(pending[0])
+        raise ArithmeticError("it diverges")
+
+    told.broken = {1}  # the row that waited for its epoch
+    with pytest.raises(reporting.SampleError, match="it diverges"):
+        work(run=run)
+    assert rows_of(told) == dict.fromkeys(GROUP, "failed")
 
 
 def test_a_trial_that_gave_nothing_has_failed(told):

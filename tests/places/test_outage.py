@@ -27,7 +27,7 @@ def test_what_can_only_wait_does_and_a_log_says_so_once(clock, caplog):
     with caplog.at_level(logging.WARNING):
         assert places.patiently(silent_until(600.0, clock)) == "an answer"
     assert [record.getMessage() for record in caplog.records] == [
-        "raylab: s3://x does not answer. It is tried again for 15 minutes."
+        "raylab: tried again for 15 minutes: s3://x does not answer."
     ]
 
 

@@ -55,15 +55,17 @@ def test_what_goes_on_before_the_first_row_is_said_once_each():
         for workers, at_work in ((0, False), (2, False), (2, False), (2, True), (2, True)):
             shown.set_workers(workers, at_work)
             shown.tick()
-        said = ["starting Ray", "no node for workers yet: one is waited for", "starting 2 workers", "2 workers at work"]
+        shown.set_workers(3)
+        said = ["starting Ray", "no node for workers yet: one is waited for"]
+        said += ["starting, 2 workers", "at work, 2 workers"]
         assert out.getvalue().splitlines() == said
         shown.advance(OK)
-        shown.set_workers(3)
+        shown.set_workers(4)
         assert out.getvalue().splitlines() == said, "from the first row on its lines say how many there are"
         for _ in range(130):
             clock.now += 1.0
             shown.tick()
-        silence = ["1/10 trials (10%), 3 workers, 1.0 trials/min, elapsed 1 min 00 s, ETA 9 min 00 s"]
+        silence = ["1/10 trials (10%), 4 workers, 1.0 trials/min, elapsed 1 min 00 s, ETA 9 min 00 s"]
         assert out.getvalue().splitlines()[4:5] == silence and len(out.getvalue().splitlines()) == 6
 
 
@@ -74,7 +76,7 @@ def test_a_terminal_says_below_the_bar_what_goes_on_before_the_first_row():
         clock.now = 2.0
         shown.set_workers(2, at_work=False)
         shown._live.refresh()
-        assert "2.0 s elapsed, starting 2 workers" in out.getvalue()
+        assert "2.0 s elapsed, starting, 2 workers" in out.getvalue()
         shown.advance(OK)
         shown._live.refresh()
         assert "2.0 s elapsed, 30.0 trials/min, 2 workers" in out.getvalue()

@@ -86,12 +86,12 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys):
     assert told.count("\n") == 1 and told.startswith("raylab.status: argument --format: invalid choice: 'jso'"), told
 
 
-def test_a_command_that_was_refused_is_not_one_to_go_on_with(folder, capsys, monkeypatch):
+def test_a_command_that_was_refused_goes_on_once_that_is_mended(folder, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     heartbeat.write(folder, {"beat": 2, "every": 0.01, "state": "refused", "reason": "No node can hold it: lower it."})
     assert main([str(folder)]) == 4
     told = capsys.readouterr().out
-    assert "No node can hold it" in told and "Command" in told and "Go on" not in told
+    assert "No node can hold it" in told and "Once mended" in told and "Go on" not in told
 
 
 def test_a_table_has_errors_only_where_there_are_some(folder, capsys, monkeypatch):
