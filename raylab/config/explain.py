@@ -25,8 +25,8 @@ def explain(error: Exception, section: Callable[[str], Mapping[str, Any]]) -> st
     if unknown := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(unknown[1], section)
     if "See https" in text or "override '" in text:  # the grammar of an override
-        first = text.splitlines()[0].rstrip(".")
-        return f"Cannot read an override: {first}. Write key=value, quoted where it has brackets."
+        first, word = text.splitlines()[0].rstrip("."), getattr(error, "override", None) or "an override"
+        return f"Cannot read {word}: {first}. Write key=value; a value with brackets, = or spaces as 'key=\"value\"'."
     reason = str(error.__cause__ or text).splitlines()[0].rstrip(".")
     where = text.splitlines()[0].removeprefix("Error merging override ").rstrip(".")
     if "could not be converted to Integer" in reason:

@@ -109,6 +109,7 @@ def test_plan_shows_the_work_and_does_none_of_it(tmp_path, here):
         (["spectral.device=cuda:0"], "Unknown device 'cuda:0'. Did you mean 'cuda'"),
         (["kind=pertub_layers"], "Did you mean 'perturb_layers'"),
         (["layers=fc1"], "layers=fc1 must be a list"),
+        (["results=a=b"], "Cannot read results=a=b: "),
         (["cluster.workers=0"], "must be between 1 and"),
         (["cluster.workers=99"], "must be between 1 and"),
         (["cluster.eigen_actors=-1"], "must be at least 1"),
