@@ -41,6 +41,7 @@ class Recorder:
         self.rows, self.pending, self.display, self.book = rows, pending, display, book
         self.first_error: str | None = None
         self.meter: Metered | None = None  # where Ray is up: its own metrics too
+        self.heart_outage: Callable[[], str | None] = lambda: None  # heard while no rows come, as workers wait too
         self._tracker, self._interrupts = tracker, interrupts
         self._counts: Counter[prometheus.Labels] = Counter()
         self._seconds: dict[prometheus.Labels, float] = defaultdict(float)
@@ -110,7 +111,7 @@ class Recorder:
 
     def _say_outage(self) -> None:
         """When rows begin to wait for their place, and when it answers again."""
-        reason = self.rows.outage
+        reason = self.rows.outage or self.heart_outage()
         if reason and not self._in_outage:
             minutes = round(places.GIVE_UP_SECONDS / 60)
             self.display.say(f"{reason}\nWork goes on and rows wait here; tried again for {minutes} minutes.")
@@ -154,6 +155,7 @@ def open_recorder(
         before = len(planned) - len(pending) if planned else len(done)
         display.start(info["planned"], done=before, work=Work(rows.means, pending) if pending else None)
         heart = heartbeat.Heart(rows.folder, lambda: {**about, **recorder.beat()})
+        recorder.heart_outage = lambda: heart.outage
         interrupts.last_words.append(heart.interrupt)
         interrupts.lost = recorder.lost
         with heart, recorder.book.of_this_process(), recorder.committing():

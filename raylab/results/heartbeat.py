@@ -6,7 +6,6 @@ beat comes from a thread of its own, so that a driver that sits in LAPACK for mi
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
@@ -36,6 +35,7 @@ class Heart:
         self._folder, self._says = places.at(folder), says
         self._every = every or (EVERY if isinstance(self._folder, places.Folder) else EVERY_FAR_AWAY)
         self._number = int(read(self._folder).get("beat") or 0)  # higher than those of earlier drivers
+        self.outage: str | None = None  # why the last beat did not come to where it belongs
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="raylab-heart", daemon=True)
 
@@ -64,9 +64,14 @@ class Heart:
     def _beat(self, state: str, more: Mapping[str, str] | None = None) -> None:
         self._number += 1
         here = {"host": socket.gethostname(), "pid": os.getpid()}
-        with contextlib.suppress(Exception):  # a full disk is told by the rows; whatever it is, the next beat must come
+        try:
             about = {"beat": self._number, "every": self._every, "state": state, **here}
             write(self._folder, {**about, **self._says(), **(more or {})})
+            self.outage = None
+        except places.UnreachableError as error:
+            self.outage = str(error)
+        except Exception:  # a full disk is told by the rows; whatever it is, the next beat must come
+            self.outage = None
 
 
 def write(folder: Where, beat: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -45,6 +46,28 @@ def test_a_beat_that_cannot_be_told_is_not_the_last(tmp_path):
         while heartbeat.read(tmp_path).get("done") != 4:
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+
+def test_a_place_that_is_out_of_reach_is_no_secret(tmp_path):
+    away = threading.Event()
+
+    def says():
+        if away.is_set():
+            raise places.UnreachableError("s3://x is silent.")
+        return {}
+
+    def until(outage):
+        deadline = time.monotonic() + 10
+        while heart.outage != outage:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    with heartbeat.Heart(tmp_path, says, every=0.01) as heart:
+        assert heart.outage is None
+        away.set()
+        until("s3://x is silent.")
+        away.clear()
+        until(None)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,17 @@ def test_the_end_of_a_run_waits_for_s3(url, cloud):
         assert said[2:] == [f"{url} answers again: no row is lost."]
 
 
+def test_an_outage_is_said_while_no_rows_come_as_workers_wait_for_the_same_place(url):
+    with at_work(url) as (taking, screen):
+        outages = iter([None, "s3://x is silent.", "s3://x is silent.", None, None])
+        taking.heart_outage = lambda: next(outages)
+        for _ in range(5):
+            taking.tick()
+        said = [line for line in screen.getvalue().splitlines() if line]
+        assert said[0] == "s3://x is silent." and said[1].startswith("Work goes on and rows wait here")
+        assert said[2:] == [f"{url} answers again: no row is lost."]
+
+
 def test_what_failed_in_another_command_is_no_failure_of_this_one(tmp_path):
     """`models=2`, some of the second failed; then `models=1`, all well: exit code 0, and raylab.status says so too."""
     info = {"planned": len(made_up.trials(1)), "command": "python -m raylab.run models=1", "started_at": "2026-01-01"}
