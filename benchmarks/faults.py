@@ -212,7 +212,7 @@ def undisturbed(cluster: Cluster, folder: Path) -> Seconds:
 FAULTS = {
     "worker": Fault("a worker process killed", killed("^ray::work", "KILL")),
     "hang": Fault(
-        f"a task that hangs, deadline {HANG_MINUTES:g} min",
+        f"a worker process stopped, deadline {HANG_MINUTES:g} min",
         killed("^ray::work", "STOP", f"cluster.deadline_minutes={HANG_MINUTES}"),
     ),
     "eigensolver": Fault("an eigensolver killed", killed("^ray::Measurer", "KILL")),
