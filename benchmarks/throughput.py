@@ -1,6 +1,7 @@
 """Trials a second and the driver's memory, for many tiny trials: the engine, the rows and their commits, nothing else.
 
     python -m benchmarks.throughput 10000 100000 1000000
+    python -m benchmarks.throughput peers      # what Ray offers: a task a trial, its ActorPool; neither writes a row
 
 A trial draws one number and is a row of 39 columns. Two workers; one process a size, so that peaks are its own. CPU
 seconds are those of the driver and of all its workers, so that they can be read on a machine that is busy: the rate on
@@ -26,6 +27,7 @@ from benchmarks.sweep_memory import family
 from raylab.types import Group, Outcome, Trial, TrialResult
 
 A_GROUP = 10
+PEERS = 10_000
 MB = 1024**2
 
 
@@ -104,7 +106,37 @@ def measure(count: int) -> None:
     )
 
 
+def peers() -> None:
+    """PEERS tiny trials as Ray's manual has them, nothing committed."""
+    from raylab.cluster.preflight import ray_session
+
+    with ray_session("local", 2, 0.3):
+        import ray
+        from ray.util import ActorPool
+
+        def tiny(number: int) -> float:
+            return float(number)
+
+        class Worker:
+            def tiny(self, number: int) -> float:
+                return float(number)
+
+        task, actor = ray.remote(tiny), ray.remote(Worker)
+        ray.get([task.remote(number) for number in range(100)])  # workers are there
+        began = time.perf_counter()
+        ray.get([task.remote(number) for number in range(PEERS)])
+        print(f"a task a trial: {PEERS / (time.perf_counter() - began):,.0f} a second", flush=True)
+        pool = ActorPool([actor.remote() for _ in range(2)])
+        list(pool.map(lambda worker, number: worker.tiny.remote(number), range(100)))
+        began = time.perf_counter()
+        list(pool.map(lambda worker, number: worker.tiny.remote(number), range(PEERS)))
+        print(f"ActorPool: {PEERS / (time.perf_counter() - began):,.0f} a second", flush=True)
+
+
 def main(counts: list[str]) -> None:
+    if counts == ["peers"]:
+        peers()
+        return
     if len(counts) == 1:
         measure(int(counts[0]))
         return
