@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -122,15 +122,16 @@ def peers() -> None:
                 return float(number)
 
         task, actor = ray.remote(tiny), ray.remote(Worker)
-        ray.get([task.remote(number) for number in range(100)])  # workers are there
-        began = time.perf_counter()
-        ray.get([task.remote(number) for number in range(PEERS)])
-        print(f"a task a trial: {PEERS / (time.perf_counter() - began):,.0f} a second", flush=True)
+
+        def rate(name: str, run: Callable[[range], object]) -> None:
+            run(range(100))  # then its workers are there
+            began = time.perf_counter()
+            run(range(PEERS))
+            print(f"{name}: {PEERS / (time.perf_counter() - began):,.0f} a second", flush=True)
+
+        rate("a task a trial", lambda numbers: ray.get([task.remote(number) for number in numbers]))
         pool = ActorPool([actor.remote() for _ in range(2)])
-        list(pool.map(lambda worker, number: worker.tiny.remote(number), range(100)))
-        began = time.perf_counter()
-        list(pool.map(lambda worker, number: worker.tiny.remote(number), range(PEERS)))
-        print(f"ActorPool: {PEERS / (time.perf_counter() - began):,.0f} a second", flush=True)
+        rate("ActorPool", lambda numbers: list(pool.map(lambda worker, number: worker.tiny.remote(number), numbers)))
 
 
 def main(counts: list[str]) -> None:

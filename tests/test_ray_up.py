@@ -18,10 +18,10 @@ from raylab.cluster import nodes
 
 ROOT = Path(__file__).resolve().parents[1]
 AWS = ROOT / "cluster.yaml"
-FILES = [AWS, *sorted((config.conf_dir() / "ray_up").glob("*.yaml"))]
-ROLE = config.conf_dir() / "ray_up"
+TWINS = config.conf_dir() / "ray_up"
+FILES = [AWS, *sorted(TWINS.glob("*.yaml"))]
 NAMES = [path.name for path in FILES]
-CLOUDS = {"aws": AWS, "gcp": config.conf_dir() / "ray_up" / "gcp.yaml"}
+CLOUDS = {"aws": AWS, "gcp": TWINS / "gcp.yaml"}
 
 
 def read(path: Path) -> dict:
@@ -41,7 +41,7 @@ def check(cluster: dict) -> dict:
 
 def test_the_role_of_its_machines_knows_them_by_their_names():
     cluster = read(AWS)
-    statements = {each["Sid"]: each for each in json.loads((ROLE / "aws_role.json").read_text())["Statement"]}
+    statements = {each["Sid"]: each for each in json.loads((TWINS / "aws_role.json").read_text())["Statement"]}
     machines = {f"{key}/ray-cluster-name": cluster["cluster_name"] for key in ("ec2:ResourceTag", "aws:ResourceTag")}
     conditions = [
         statements[sid]["Condition"]["StringEquals"] for sid in ("EndWorkersOfThisCluster", "TagThoseOfThisCluster")

@@ -79,9 +79,10 @@ class _Reporter:
         self, experiment: Experiment, group: Group, values: Mapping[str, Value], metric: str, session: str
     ) -> None:
         self._experiment, self._values, self._metric, self._session = experiment, values, metric, session
-        self._open = [{trial.id for trial in chunk} for chunk in epochs(group)]
+        chunks = epochs(group)
+        self._open = [{trial.id for trial in chunk} for chunk in chunks]
         self._next = 0  # the first epoch that Tune has not heard of
-        self._epoch_of = {trial.id: place for place, chunk in enumerate(epochs(group)) for trial in chunk}
+        self._epoch_of = {trial.id: place for place, chunk in enumerate(chunks) for trial in chunk}
         self._numbers: list[dict[str, float]] = [{} for _ in self._open]
         self._unheard = set(self._epoch_of)
         self._whole = {trial.id for trial in group if trial.layer is None}

@@ -36,7 +36,8 @@ def cloud(network: Network, **environment: str) -> Iterator[Cloud]:
 class Cloud:
     """An account with a network, a security group, a role and a bucket, as cluster.yaml asks for.
 
-    Nobody may do what he is not allowed to: instances what the file for their role says. (moto looks at actions only.)
+    Nobody may do what he is not allowed to: instances what the file for their role says. (moto looks at calls, and
+    of S3's at the bucket; not at conditions.)
     """
 
     def __init__(self, network: Network, environment: dict[str, str]) -> None:
