@@ -143,6 +143,12 @@ class EigenPool:
         self._feed()
         return given_up
 
+    def close(self) -> None:
+        """End the actors. Ray does so by itself when nothing refers to one, which a traceback may for long."""
+        for actor in self._actors:
+            ray.kill(actor.handle)
+        self._actors.clear()
+
     def _give_up(self, actor: _Actor, why: str) -> list[Measured]:
         """Of an actor on a node whose link is cut nothing is ever heard again: its calls are forgotten here."""
         with contextlib.suppress(RayError, ValueError):

@@ -98,12 +98,16 @@ class Scheduler:
         )
 
     def stream(self, pending: Sequence[Trial]) -> Iterator[list[TrialResult]]:
-        """Results as they finish; an empty list now and then, so that the caller can look at the clock."""
+        """Results as they finish; an empty list now and then, so that the caller can look at the clock.
+
+        Once: with the last result the eigensolvers go, and their shares of GPUs are free for whoever comes next.
+        """
         self._waiting = deque(expensive_first(self._experiment, pending))
         while True:
             self._watch.look()
             self._launch()
             if not self._flights:
+                self._pool.close()
                 return
             batch: list[TrialResult] = []
             for ready in self._wait():
