@@ -62,7 +62,7 @@ def test_an_eigensolver_that_dies_gets_its_share_back(one_gpu, tmp_path):
 
 @pytest.mark.timeout(120)
 def test_the_shares_are_free_again_after_the_last_result(one_gpu, tmp_path, no_garbage_collected):
-    """The traceback of an eigensolver's death referred to the pool, and what came next waited for its share for ever."""
+    """The traceback of an eigensolver's death referred to the pool: what came next waited for its share for ever."""
     for scratch in (tmp_path / "first", tmp_path / "second"):
         scratch.mkdir()
         experiment = Toy(count=12, size=6, measurer_dies_once=True, scratch=str(scratch))
