@@ -246,6 +246,7 @@ class Outcome:
 
 
 Group = tuple[Trial, ...]
+Measure = Callable[[Sequence[Outcome]], list[TrialResult]]  # in the order of the outcomes; picklable
 
 
 class Experiment(Protocol):
@@ -293,6 +294,7 @@ class Experiment(Protocol):
         """Let go of what `run` has kept from one group to the next in this thread."""
         ...
 
-    def measure(self, outcomes: Sequence[Outcome]) -> list[TrialResult]:
-        """The spectral part of some trials, done where the eigensolver is."""
+    @property
+    def measure(self) -> Measure:
+        """The spectral part of trials. An eigensolver is given this and nothing else: no data, no model, no torch."""
         ...

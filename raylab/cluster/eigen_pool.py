@@ -51,15 +51,15 @@ class _Actor:
 class EigenPool:
     """Tagged references of bundles in, tagged results out, in finish order.
 
-    experiment: its reference. retries: of a bundle whose actor died.
+    measure: a reference of what measures. retries: of a bundle whose actor died.
     """
 
-    def __init__(self, experiment: Any, actors: int, gpus_per_actor: float, retries: int, patience: Patience) -> None:
+    def __init__(self, measure: Any, actors: int, gpus_per_actor: float, retries: int, patience: Patience) -> None:
         # No CPU is reserved: the operating system shares the cores between this pool and the evaluation, and
         # neither can starve the other of a slot.
         options = {"num_cpus": 0, "num_gpus": gpus_per_actor, "max_restarts": 0, "label_selector": NOT_THE_HEAD}
         self._class: Any = ray.remote(Measurer).options(**options)
-        self._experiment, self._retries, self._patience = experiment, retries, patience
+        self._measure, self._retries, self._patience = measure, retries, patience
         self._now, self._wanted = 0.0, actors
         self._actors = [self._new() for _ in range(actors)]
         if gpus_per_actor:
@@ -194,7 +194,7 @@ class EigenPool:
             if actor.calls >= QUEUED_PER_ACTOR:
                 return
             jobs = self._next_jobs()
-            call = actor.handle.measure.remote(self._experiment, *(job.bundle for job in jobs))
+            call = actor.handle.measure.remote(self._measure, *(job.bundle for job in jobs))
             self._calls[call] = (actor, jobs)
             if not actor.calls:
                 actor.since = self._now

@@ -50,4 +50,4 @@ def _finished(experiment: Experiment, group: Group) -> list[TrialResult]:
 def _results(experiment: Experiment, group: Group) -> Iterator[list[TrialResult]]:
     outcomes = outcomes_of(experiment, group)
     while batch := list(islice(outcomes, OUTCOMES_AT_ONCE)):
-        yield measured(experiment, batch)
+        yield measured(experiment.measure, batch)

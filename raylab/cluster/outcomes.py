@@ -7,25 +7,25 @@ import socket
 from collections.abc import Iterator, Sequence
 
 from raylab.errors import UserError, last_line, what_happened
-from raylab.types import Experiment, Group, Outcome, Trial, TrialResult
+from raylab.types import Experiment, Group, Measure, Outcome, Trial, TrialResult
 
 NOTHING_CAME = "the worker ended without a result for this trial"
 # The last line of such a traceback: Python's, numpy's, torch's on a CPU. (On a GPU, batches are halved first.)
 _NO_MEMORY = re.compile(r"^(\w+\.)*\w*(MemoryError|OutOfMemoryError)\b|can't allocate memory")
 
 
-def measured(experiment: Experiment, outcomes: Sequence[Outcome]) -> list[TrialResult]:
+def measured(measure: Measure, outcomes: Sequence[Outcome]) -> list[TrialResult]:
     """The results of outcomes; one without weights is finished as it is. What cannot be measured fails by itself."""
     weighty = [outcome for outcome in outcomes if outcome.weights is not None]
-    results = iter(_measured(experiment, weighty))
+    results = iter(_measured(measure, weighty))
     return [outcome.result if outcome.weights is None else next(results) for outcome in outcomes]
 
 
-def _measured(experiment: Experiment, outcomes: Sequence[Outcome]) -> list[TrialResult]:
+def _measured(measure: Measure, outcomes: Sequence[Outcome]) -> list[TrialResult]:
     if not outcomes:
         return []
     try:
-        results = experiment.measure(outcomes)
+        results = measure(outcomes)
         if len(results) == len(outcomes):
             return results
         error = f"{len(outcomes)} outcomes were measured, and {len(results)} results came of it"
@@ -33,7 +33,7 @@ def _measured(experiment: Experiment, outcomes: Sequence[Outcome]) -> list[Trial
         error = what_happened(failure)
     if len(outcomes) == 1:
         return [_failed(outcomes[0].result.trial, error)]
-    return [result for outcome in outcomes for result in _measured(experiment, [outcome])]
+    return [result for outcome in outcomes for result in _measured(measure, [outcome])]
 
 
 def outcomes_of(experiment: Experiment, group: Group, last: bool = True) -> Iterator[Outcome]:

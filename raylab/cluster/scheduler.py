@@ -67,7 +67,7 @@ class Scheduler:
         self._eigensolver = Shape(cpus=0.0, gpus=gpus_per_eigen_actor)
         self._room = Room(self._shape, eigen_actors, gpus_per_eigen_actor)
         self._pool = EigenPool(
-            self._shared, self._room.actors, gpus_per_eigen_actor, retries, Patience(deadline_minutes)
+            ray.put(experiment.measure), self._room.actors, gpus_per_eigen_actor, retries, Patience(deadline_minutes)
         )
         self._measure_there = not (self._shape.gpus or gpus_per_eigen_actor)
         self._task: Any = ray.remote(cast(Any, work))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import ray
 
 from raylab.cluster.outcomes import measured, outcomes_of
-from raylab.types import Experiment, Group, Outcome, TrialResult
+from raylab.types import Experiment, Group, Measure, Outcome, TrialResult
 
 BUNDLE_SECONDS = 0.1  # of work; a Ray object costs about a millisecond of the driver
 BUNDLE_OUTCOMES = 256
@@ -28,9 +28,9 @@ class Measurer:
         """The id of the node that it is on."""
         return ray.get_runtime_context().get_node_id()
 
-    def measure(self, experiment: Experiment, *bundles: Bundle) -> list[list[TrialResult]]:
+    def measure(self, measure: Measure, *bundles: Bundle) -> list[list[TrialResult]]:
         """The results of each bundle; all are measured together."""
-        results = iter(measured(experiment, [outcome for bundle in bundles for outcome in bundle]))
+        results = iter(measured(measure, [outcome for bundle in bundles for outcome in bundle]))
         return [[next(results) for _ in bundle] for bundle in bundles]
 
 
@@ -45,7 +45,7 @@ def work(
     yield ray.get_runtime_context().get_node_id()
     outcomes = (outcome for group in groups for outcome in outcomes_of(experiment, group, last))
     for bundle in _bundles(outcomes, BUNDLE_OUTCOMES if first else 1):
-        yield measured(experiment, bundle) if measure else bundle
+        yield measured(experiment.measure, bundle) if measure else bundle
 
 
 def _bundles(outcomes: Iterable[Outcome], most: int) -> Iterator[Bundle]:

@@ -24,11 +24,11 @@ from raylab.errors import UserError
 from raylab.experiments import checkpoints
 from raylab.experiments.checkpoints import Checkpoints
 from raylab.experiments.from_pool import Choice, FromPool, models_from_pool
-from raylab.experiments.metrics import measured, metrics_of
+from raylab.experiments.metrics import metrics_of
 from raylab.experiments.study import Study, common
 from raylab.experiments.trainees import is_relu_network
 from raylab.train import FIXED_VERSION, TRAIN_VERSION, OnceAnEpoch, Retraction, retraction_of
-from raylab.types import PLAIN_SGD, Group, Outcome, Recipe, RetractionOptions, Trial, TrialResult, digest
+from raylab.types import PLAIN_SGD, Group, Outcome, Recipe, RetractionOptions, Trial, digest
 
 if TYPE_CHECKING:
     from raylab.config import Config
@@ -148,10 +148,6 @@ class AlphaFixed(Study):
         from raylab.experiments import fixed_epochs
 
         return fixed_epochs.run(self, group)
-
-    def measure(self, outcomes: Sequence[Outcome]) -> list[TrialResult]:
-        """The spectra of the layers; a model's own row is finished as it is."""
-        return measured(outcomes, self.metrics, self.options)
 
     def _model(self, choice: Choice, retraction: str) -> FixedModel:
         recipe = {key: value for key, value in self.recipe.given.items() if key != "epochs"}

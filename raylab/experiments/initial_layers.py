@@ -18,7 +18,7 @@ import numpy as np
 
 from raylab import spectral
 from raylab.errors import UserError
-from raylab.experiments.metrics import measured, metrics_of
+from raylab.experiments.metrics import metrics_of
 from raylab.experiments.study import Study, common
 from raylab.layers import measurable, parameters_of, size_columns
 from raylab.models.initial_laws import laws_of
@@ -129,11 +129,7 @@ class InitialLayers(Study):
     def run(self, group: Group) -> Iterator[Outcome]:
         """Draw and measure here: what is small is sent, the rows, and not the weights."""
         drawn = [self._drawn(trial) for trial in group]
-        yield from map(Outcome, measured(drawn, self.metrics, self.options))
-
-    def measure(self, outcomes: Sequence[Outcome]) -> list[TrialResult]:
-        """Nothing is left to be done."""
-        return [outcome.result for outcome in outcomes]
+        yield from map(Outcome, self.measure(drawn))
 
     def _drawn(self, trial: Trial) -> Outcome:
         population = self.populations[trial.checkpoint]

@@ -16,7 +16,7 @@ from raylab import spectral
 from raylab.evaluate import Evaluation, PrefixWalk
 from raylab.experiments.attempt import attempt
 from raylab.experiments.from_pool import Choice, FromPool, models_from_pool
-from raylab.experiments.metrics import measured, metrics_of
+from raylab.experiments.metrics import metrics_of
 from raylab.experiments.perturbations import groups_of_models
 from raylab.experiments.study import Study, common
 from raylab.layers import size_columns
@@ -89,10 +89,6 @@ class InitialModels(Study):
             if evaluation is None:
                 evaluation = self._evaluation(state)
             yield attempt(trial, lambda t=trial, s=state, e=evaluation: self._outcome(t, s, e))
-
-    def measure(self, outcomes: Sequence[Outcome]) -> list[TrialResult]:
-        """The spectra of the layers; a model's own row is finished as it is."""
-        return measured(outcomes, self.metrics, self.options)
 
     def _evaluation(self, state: Mapping[str, Array]) -> Evaluation:
         device = "cuda" if torch.cuda.is_available() else "cpu"

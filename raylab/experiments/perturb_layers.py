@@ -17,13 +17,13 @@ from raylab.data import ClassificationData
 from raylab.errors import UserError
 from raylab.experiments import checkpoints
 from raylab.experiments.checkpoints import Checkpoints
-from raylab.experiments.metrics import measured, metrics_of
+from raylab.experiments.metrics import metrics_of
 from raylab.experiments.perturbations import by_model, groups_of_models, perturbations_of, trials_of_layers
 from raylab.experiments.study import Study, common
 from raylab.experiments.trainees import Trainee, trainee
 from raylab.layers import LayerParameters, find_layers, parameters_of, select, split_by_size
 from raylab.registry import bind, call, own_code
-from raylab.types import Group, Outcome, Perturbation, Recipe, Trial, TrialResult, digest, generator
+from raylab.types import Group, Outcome, Perturbation, Recipe, Trial, digest, generator
 
 if TYPE_CHECKING:
     from raylab.config import Config
@@ -105,10 +105,6 @@ class PerturbLayers(Study):
         from raylab.experiments import trained
 
         return trained.run(self, by_model(group))
-
-    def measure(self, outcomes: Sequence[Outcome]) -> list[TrialResult]:
-        """The spectra of perturbed weights; an outcome without weights is finished as it is."""
-        return measured(outcomes, self.metrics, self.options)
 
     def _trials_of(self, replicate: int) -> Iterator[Trial]:
         whole = self._trial(

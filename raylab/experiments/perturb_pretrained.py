@@ -20,7 +20,7 @@ from raylab import perturb, spectral
 from raylab.data.evaluation import EvaluationData
 from raylab.errors import UserError
 from raylab.experiments.given_data import data_of, described
-from raylab.experiments.metrics import measured, metrics_of
+from raylab.experiments.metrics import metrics_of
 from raylab.experiments.perturbations import perturbations_of, trials_of_layers
 from raylab.experiments.study import Study, common
 from raylab.layers import LayerParameters, measurable, parameters_of
@@ -36,7 +36,6 @@ from raylab.types import (
     Outcome,
     Perturbation,
     Trial,
-    TrialResult,
     digest,
 )
 
@@ -139,10 +138,6 @@ class PerturbPretrained(Study):
         from raylab.experiments import pretrained
 
         pretrained.release()
-
-    def measure(self, outcomes: Sequence[Outcome]) -> list[TrialResult]:
-        """The spectra of perturbed weights; an outcome without weights is finished as it is."""
-        return measured(outcomes, self.metrics, self.options)
 
 
 def build(config: Config) -> PerturbPretrained:

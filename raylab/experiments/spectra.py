@@ -113,10 +113,6 @@ class Spectra(Study):
             else:
                 yield attempt(trial, lambda t=trial: Outcome(self._alone(t, subject, tensors)))
 
-    def measure(self, outcomes: Sequence[Outcome]) -> list[TrialResult]:
-        """Nothing is left to be done."""
-        return [outcome.result for outcome in outcomes]
-
     def _together(
         self, trials: Sequence[Trial], subject: Subject, tensors: Mapping[str, Any]
     ) -> dict[Trial, TrialResult]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from raylab import spectral
+from raylab.experiments.metrics import measured
 from raylab.registry import own_code
-from raylab.types import ORIGINAL, Group, Metric, SpectralOptions, Trial, digest
+from raylab.types import ORIGINAL, Group, Measure, Metric, SpectralOptions, Trial, digest
 
 if TYPE_CHECKING:
     from raylab.config import Config
@@ -24,6 +26,11 @@ class Study:
     metrics_version: str
     options: SpectralOptions
     own_code: Mapping[str, str]  # module outside raylab -> digest of its source
+
+    @property
+    def measure(self) -> Measure:
+        """The spectra of the weights that came with outcomes; one without weights is finished as it is."""
+        return functools.partial(measured, metrics=self.metrics, options=self.options)
 
     def costs(self, groups: Sequence[Group]) -> Sequence[float]:
         """All alike: they are worked in their order."""

@@ -77,7 +77,7 @@ def test_nothing_is_given_to_an_eigensolver_that_has_not_started(one_gpu):
 
     experiment = Toy(count=240, size=6)
     groups, measured = experiment.groups(experiment.trials()), []
-    pool = EigenPool(ray.put(experiment), 1, 1.0, 3, Patience(None))
+    pool = EigenPool(ray.put(experiment.measure), 1, 1.0, 3, Patience(None))
     try:
         pool.patrol(0.0, 2, nodes.alive())  # a second one, for which there is no GPU
         for group in groups:

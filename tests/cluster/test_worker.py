@@ -87,5 +87,5 @@ class Picky(Toy):
 
 
 def test_what_cannot_be_measured_fails_by_itself():
-    results = measured(Picky(), outcomes(Picky()))
+    results = measured(Picky().measure, outcomes(Picky()))
     assert [result.status for result in results] == ["ok", "ok", "failed", "ok"] * 3

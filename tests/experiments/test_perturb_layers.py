@@ -1,5 +1,9 @@
 """The experiment without a cluster: which trials there are, and what one computes."""
 
+import pickle
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +55,21 @@ def test_every_result_carries_what_the_experiment_declares(tiny):
             missing = set(experiment.columns) - set(result.values) - {"train_seconds"}
             assert missing <= {"activation_disagreement", "js_divergence", "linear_cka"}
             assert bool(missing) == (result.trial.perturbation == ORIGINAL)
+
+
+def test_an_eigensolver_measures_with_neither_data_nor_torch(tmp_path):
+    """Unpickled from its experiment, it took torch's import and the memory of both in a process of its own."""
+    experiment = built(tmp_path, "spectral.device=cpu")
+    outcome = next(outcome for outcome in experiment.run(experiment.groups(experiment.trials())[0]) if outcome.layer)
+    given = pickle.dumps((experiment.measure, outcome))
+    assert len(given) < outcome.weights.nbytes + 8192
+    alone = (
+        "import pickle, sys; measure, outcome = pickle.load(sys.stdin.buffer); found = measure([outcome]); "
+        "assert 'torch' not in sys.modules; sys.stdout.buffer.write(pickle.dumps(found[0].values))"
+    )
+    done = subprocess.run([sys.executable, "-c", alone], input=given, capture_output=True, timeout=120)
+    assert not done.returncode, done.stderr.decode()
+    assert pickle.loads(done.stdout) == experiment.measure([outcome])[0].values
 
 
 def test_the_accuracy_of_a_perturbed_model_is_that_of_a_full_forward_pass(tiny):
