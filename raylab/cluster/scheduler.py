@@ -75,7 +75,6 @@ class Scheduler:
             **self._shape.options,
             "max_retries": 0,
             "num_returns": "streaming",
-            "_generator_backpressure_num_objects": BUNDLES_AHEAD,
         }
         self._flights: dict[Any, Flight] = {}
         self._streaming = 0
@@ -136,7 +135,10 @@ class Scheduler:
             said = {"measure": here, "first": not job.attempts, "last": job.fruitless >= self._retries}
             elsewhere = self._room.elsewhere(job.avoid)
             place = {"scheduling_strategy": NodeAffinitySchedulingStrategy(elsewhere, soft=True)} if elsewhere else {}
-            task = self._task.options(**self._options, **place)
+            # Of work that a worker died at, each outcome is here before the next is begun: else an innocent one is
+            # lost with its worker, and may be blamed.
+            ahead = 1 if job.attempts else BUNDLES_AHEAD
+            task = self._task.options(**self._options, **place, _generator_backpressure_num_objects=ahead)
             self._flights[task.remote(self._shared, job.groups, **said)] = flight
             self._streaming += 1
 

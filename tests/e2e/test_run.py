@@ -199,11 +199,16 @@ def test_a_metric_from_outside_the_package_on_ray_as_in_one_process(tmp_path, he
 @pytest.mark.timeout(900)  # three starts of Ray, on a busy machine too
 def test_killed_at_random_moments_loses_and_doubles_nothing(tmp_path, here):
     """Each time in the middle of the work, seen by the rows that are there; in the end it is as if nothing had been."""
-    more, planned = ["models=45", "train.epochs=8", "metrics=[norms]"], 45 * ROWS // 2
+    lines = ["import os, time", "def count(spectrum):", "    time.sleep(float(os.environ.get('SECONDS_A_LAYER', 0)))"]
+    lines += ["    return float(len(spectrum.evals))", ""]
+    for folder in (disturbed := tmp_path / "disturbed", quiet := tmp_path / "quiet"):
+        folder.mkdir()
+        write_lab(folder, count="\n".join(lines))
+    more, planned = ["models=24", "metrics=[my_lab:count]"], 24 * ROWS // 2
     moments, seen, hits = random.Random(0), 0, 0
-    (disturbed := tmp_path / "disturbed").mkdir()
+    slowly = ["results=out", *ON_RAY, "cluster.workers=2", *more]  # eight seconds of work on any machine
     for _ in range(2):
-        process = start(disturbed, *ON_RAY, *more)
+        process = commands.start(disturbed, "raylab.run", *slowly, SECONDS_A_LAYER="0.06")
         while process.poll() is None and len(committed(disturbed)) <= seen:
             time.sleep(0.05)
         time.sleep(moments.uniform(0, 1))
@@ -214,7 +219,6 @@ def test_killed_at_random_moments_loses_and_doubles_nothing(tmp_path, here):
     assert hits == 2, "the kills did not hit a run at work: the test shows nothing"
     code, _, err = run(disturbed, *ON_RAY, *more)
     assert code == 0, err
-    (quiet := tmp_path / "quiet").mkdir()
     assert here(quiet, *QUICK, *more)[0] == 0
     assert rows(disturbed) == rows(quiet)
 
