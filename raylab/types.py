@@ -296,5 +296,8 @@ class Experiment(Protocol):
 
     @property
     def measure(self) -> Measure:
-        """The spectral part of trials. An eigensolver is given this and nothing else: no data, no model, no torch."""
+        """The spectral part of trials. An eigensolver is given this alone, so that it needs neither data nor models.
+
+        A plain method does, but it takes its object along.
+        """
         ...

@@ -17,8 +17,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
+from raylab.cluster.fetching import fetch
 from raylab.cluster.nodes import NOT_THE_HEAD
-from raylab.cluster.patience import FETCH_SECONDS, Patience
+from raylab.cluster.patience import Patience
 from raylab.cluster.worker import Measurer
 from raylab.errors import UserError, first_line
 from raylab.types import TrialResult
@@ -62,10 +63,14 @@ class EigenPool:
         self._measure, self._retries, self._patience = measure, retries, patience
         self._now, self._wanted = 0.0, actors
         self._actors = [self._new() for _ in range(actors)]
-        if gpus_per_actor:
-            _wait_for_placement([actor.starting for actor in self._actors], gpus_per_actor)
         self._queue: deque[_Job] = deque()
         self._calls: dict[Any, tuple[_Actor, list[_Job]]] = {}
+        try:
+            if gpus_per_actor:
+                _wait_for_placement([actor.starting for actor in self._actors], gpus_per_actor)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def full(self) -> bool:
@@ -108,7 +113,7 @@ class EigenPool:
         actor, jobs = self._calls.pop(call)
         actor.calls -= 1
         try:
-            results = ray.get(call, timeout=FETCH_SECONDS)
+            results = fetch(call)
         except RayActorError as error:
             if actor in self._actors:
                 self._replace(actor)
@@ -144,15 +149,12 @@ class EigenPool:
         return given_up
 
     def close(self) -> None:
-        """End the actors. Ray does so by itself when nothing refers to one, which a traceback may for long."""
-        for actor in self._actors:
-            ray.kill(actor.handle)
-        self._actors.clear()
+        """End the actors: Ray does so by itself where nothing refers to one, of which nobody can be sure."""
+        while self._actors:
+            self._end(self._actors[0])
 
     def _give_up(self, actor: _Actor, why: str) -> list[Measured]:
         """Of an actor on a node whose link is cut nothing is ever heard again: its calls are forgotten here."""
-        with contextlib.suppress(RayError, ValueError):
-            ray.kill(actor.handle)
         self._replace(actor)
         lost = self._at(actor)
         self._calls = {call: known for call, known in self._calls.items() if known[0] is not actor}
@@ -163,9 +165,15 @@ class EigenPool:
         return [job for of, jobs in self._calls.values() if of is actor for job in jobs]
 
     def _replace(self, actor: _Actor) -> None:
-        self._actors.remove(actor)
+        self._end(actor)
         if len(self._actors) < self._wanted:
             self._actors.append(self._new())
+
+    def _end(self, actor: _Actor) -> None:
+        """One that could not be reached may live, with the share of a GPU that its successor waits for."""
+        self._actors.remove(actor)
+        with contextlib.suppress(RayError, ValueError):
+            ray.kill(actor.handle)
 
     def _new(self) -> _Actor:
         handle = self._class.remote()
@@ -176,7 +184,7 @@ class EigenPool:
         for actor in self._actors:
             if actor.starting == starting:
                 with contextlib.suppress(RayError):  # it died: its first call will say so
-                    actor.node = ray.get(starting, timeout=FETCH_SECONDS)
+                    actor.node = fetch(starting)
                 actor.starting, actor.since = None, self._now
         self._feed()
 

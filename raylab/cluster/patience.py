@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-FETCH_SECONDS = 60.0  # for results that are there: their node may be cut off before it is known to be
 LOOK_SECONDS = 5.0  # more than that between two looks does not count: it was the driver that was away
 AT_LEAST_MINUTES = 5.0
 TIMES_THE_LONGEST = 10.0

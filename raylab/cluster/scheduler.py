@@ -22,10 +22,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylab.cluster import nodes
 from raylab.cluster.eigen_pool import EigenPool, Measured
+from raylab.cluster.fetching import FETCH_SECONDS, fetch
 from raylab.cluster.flights import Flight, Job
 from raylab.cluster.inline import TICK_SECONDS
 from raylab.cluster.nodes import Shape
-from raylab.cluster.patience import FETCH_SECONDS, Patience, Watch
+from raylab.cluster.patience import Patience, Watch
 from raylab.cluster.room import Room
 from raylab.cluster.worker import work
 from raylab.errors import UserError, last_line
@@ -49,6 +50,8 @@ class Scheduler:
     window: tasks in flight; None: as many as the nodes hold at the time, and those that could still be launched.
     """
 
+    _pool: EigenPool  # of the stream that is under way
+
     def __init__(
         self,
         experiment: Experiment,
@@ -66,16 +69,10 @@ class Scheduler:
         self._retries, self._fixed_window = retries, window
         self._eigensolver = Shape(cpus=0.0, gpus=gpus_per_eigen_actor)
         self._room = Room(self._shape, eigen_actors, gpus_per_eigen_actor)
-        self._pool = EigenPool(
-            ray.put(experiment.measure), self._room.actors, gpus_per_eigen_actor, retries, Patience(deadline_minutes)
-        )
+        self._patience_of_pool = Patience(deadline_minutes)
         self._measure_there = not (self._shape.gpus or gpus_per_eigen_actor)
         self._task: Any = ray.remote(cast(Any, work))
-        self._options = {
-            **self._shape.options,
-            "max_retries": 0,
-            "num_returns": "streaming",
-        }
+        self._options = {**self._shape.options, "max_retries": 0, "num_returns": "streaming"}
         self._flights: dict[Any, Flight] = {}
         self._streaming = 0
         self._again: deque[Job] = deque()
@@ -99,19 +96,20 @@ class Scheduler:
     def stream(self, pending: Sequence[Trial]) -> Iterator[list[TrialResult]]:
         """Results as they finish; an empty list now and then, so that the caller can look at the clock.
 
-        Once: with the last result the eigensolvers go, and their shares of GPUs are free for whoever comes next.
+        Raises UserError where an eigensolver or a worker is not placed within PLACEMENT_MINUTES.
         """
         self._waiting = deque(expensive_first(self._experiment, pending))
-        while True:
-            self._watch.look()
-            self._launch()
-            if not self._flights:
-                self._pool.close()
-                return
-            batch: list[TrialResult] = []
-            for ready in self._wait():
-                batch += self._advance(ready) if ready in self._flights else self._measured(self._pool.collect(ready))
-            yield batch + self._patrol() + self._land()
+        with contextlib.closing(self._new_pool()) as self._pool:
+            while True:
+                self._watch.look()
+                self._launch()
+                if not self._flights:
+                    return
+                batch: list[TrialResult] = []
+                for ready in self._wait():
+                    known = ready in self._flights
+                    batch += self._advance(ready) if known else self._measured(self._pool.collect(ready))
+                yield batch + self._patrol() + self._land()
 
     @property
     def workers(self) -> int:
@@ -123,6 +121,10 @@ class Scheduler:
         """Whether any worker or eigensolver has begun, and is not over."""
         return self._pool.at_work or any(flight.streaming and flight.node for flight in self._flights.values())
 
+    def _new_pool(self) -> EigenPool:
+        measure, gpus = ray.put(self._experiment.measure), self._eigensolver.gpus
+        return EigenPool(measure, self._room.actors, gpus, self._retries, self._patience_of_pool)
+
     @property
     def _window(self) -> int:
         return self._fixed_window or self._room.window
@@ -132,11 +134,11 @@ class Scheduler:
             job = self._again.popleft() if self._again else self._next_job()
             here = self._measure_there and self._pace is not None and self._pace < CHEAP_SECONDS
             flight = Flight(job, self._watch.time, here)
-            said = {"measure": here, "first": not job.attempts, "last": job.fruitless >= self._retries}
+            said = {"here": here, "first": not job.attempts, "last": job.fruitless >= self._retries}
             elsewhere = self._room.elsewhere(job.avoid)
             place = {"scheduling_strategy": NodeAffinitySchedulingStrategy(elsewhere, soft=True)} if elsewhere else {}
-            # Of work that a worker died at, each outcome is here before the next is begun: else an innocent one is
-            # lost with its worker, and may be blamed.
+            # Of work that was tried before, each outcome is taken before the next is begun: else a worker that dies
+            # takes along an innocent one, which may then be blamed.
             ahead = 1 if job.attempts else BUNDLES_AHEAD
             task = self._task.options(**self._options, **place, _generator_backpressure_num_objects=ahead)
             self._flights[task.remote(self._shared, job.groups, **said)] = flight
@@ -156,12 +158,12 @@ class Scheduler:
         return Job(groups, cost)
 
     def _wait(self) -> list[Any]:
-        """What is ready. While the pool is full the streams are not looked at: their workers pause by themselves."""
+        """What is ready. While the pool is full, what it would be given is not taken: workers pause by themselves."""
         streams = [key for key, flight in self._flights.items() if flight.streaming]
         if self._pool.full:
             for key in streams:
                 self._flights[key].seen = self._watch.time
-            streams = [key for key in streams if self._flights[key].measured]
+            streams = [key for key in streams if self._flights[key].measured or self._flights[key].node is None]
         watched = streams + self._pool.calls
         first, rest = ray.wait(watched, num_returns=1, timeout=TICK_SECONDS, fetch_local=False)
         if not first or not rest:
@@ -174,14 +176,14 @@ class Scheduler:
         try:
             given = next(stream)
             if given == stream.completed():  # all that came of it is an error
-                ray.get(given)
+                fetch(given)
             if flight.node is None:
-                flight.node = str(ray.get(given, timeout=FETCH_SECONDS))
+                flight.node = str(fetch(given))
                 flight.began = flight.seen = self._watch.time
                 return []
             flight.gave(self._watch.time)
             if flight.measured:
-                return self._accept(flight, ray.get(given, timeout=FETCH_SECONDS))
+                return self._accept(flight, fetch(given))
             flight.measuring += 1
             self._pool.submit(flight, given)
         except StopIteration:

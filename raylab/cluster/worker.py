@@ -34,10 +34,8 @@ class Measurer:
         return [[next(results) for _ in bundle] for bundle in bundles]
 
 
-def work(
-    experiment: Experiment, groups: Sequence[Group], *, measure: bool, first: bool, last: bool
-) -> Iterator[object]:
-    """Work groups one after another. Gives the id of this node; then bundles, or, if it is to `measure`, their results.
+def work(experiment: Experiment, groups: Sequence[Group], *, here: bool, first: bool, last: bool) -> Iterator[object]:
+    """Work groups one after another. Gives the id of this node; then bundles, or their results, measured `here`.
 
     first: nobody has tried these before; else each outcome comes by itself, so that what kills a worker is found out.
     A trial that memory was too small for is left out, to be tried again elsewhere, unless this is the `last` time.
@@ -45,7 +43,7 @@ def work(
     yield ray.get_runtime_context().get_node_id()
     outcomes = (outcome for group in groups for outcome in outcomes_of(experiment, group, last))
     for bundle in _bundles(outcomes, BUNDLE_OUTCOMES if first else 1):
-        yield measured(experiment.measure, bundle) if measure else bundle
+        yield measured(experiment.measure, bundle) if here else bundle
 
 
 def _bundles(outcomes: Iterable[Outcome], most: int) -> Iterator[Bundle]:

@@ -5,12 +5,13 @@ import yaml
 
 from tests.cluster import clusters
 from tests.cluster.clusters import PATIENT, ROOT, TINY, hosts, installed, laptop, rows, undisturbed
+from tests.paced import METRIC, SLOWLY
 
 pytestmark = [pytest.mark.ray_up, pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_machines_by_ssh_do_the_main_job_together_and_let_in_nobody_without_the_token(network):
-    own, nodes = laptop(network), [installed(network.up(), **PATIENT) for _ in range(3)]
+    own, nodes = laptop(network), [installed(network.up(), **PATIENT, **SLOWLY) for _ in range(3)]
     cluster = yaml.safe_load((ROOT / "conf/ray_up/local.yaml").read_text())
     cluster["provider"] |= {"head_ip": nodes[0].address, "worker_ips": [each.address for each in nodes[1:]]}
     cluster["auth"] = {"ssh_user": "root", "ssh_private_key": str(network.key)}
@@ -22,9 +23,10 @@ def test_machines_by_ssh_do_the_main_job_together_and_let_in_nobody_without_the_
 
     ray("up", "-y", "local.yaml")
     out = network.folder / "by_ssh"
-    command = f"python -m raylab.run {' '.join(TINY)} cluster=ray results={out}"
+    metrics = f"metrics=[standard,{METRIC}]"
+    command = f"python -m raylab.run {' '.join(TINY)} {metrics} cluster=ray results={out}"
     ray("exec", "local.yaml", f"cd raylab && {command}")
-    assert rows(out) == undisturbed(network.folder / "quiet")
+    assert rows(out) == undisturbed(network.folder / "quiet", metrics)
     assert hosts(out) == {each.name for each in nodes[1:]}  # the head has other things to do
 
     head = nodes[0]

@@ -13,6 +13,7 @@ from raylab.cluster.patience import Patience
 from raylab.cluster.room import Room
 from raylab.cluster.scheduler import Scheduler
 from raylab.errors import UserError
+from raylab.types import TrialResult
 from tests.cluster.toy import Toy
 
 pytestmark = pytest.mark.cluster
@@ -60,40 +61,73 @@ def test_an_eigensolver_that_dies_gets_its_share_back(one_gpu, tmp_path):
     assert len(results) == 120 and {result.status for result in results} == {"ok"}
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(200)
 def test_the_shares_are_free_again_after_the_last_result(one_gpu, tmp_path, no_garbage_collected):
     """The traceback of an eigensolver's death referred to the pool: what came next waited for its share for ever."""
-    for scratch in (tmp_path / "first", tmp_path / "second"):
+
+    def work(scratch) -> set[str]:
         scratch.mkdir()
         experiment = Toy(count=12, size=6, measurer_dies_once=True, scratch=str(scratch))
         scheduler = Scheduler(experiment, eigen_actors=1, gpus_per_eigen_actor=1.0)
-        assert sum(len(batch) for batch in scheduler.stream(experiment.trials())) == 12
+        return {result.status for batch in scheduler.stream(experiment.trials()) for result in batch}
+
+    for turn in ("first", "second"):
+        assert work(tmp_path / turn) == {"ok"}
+        assert (tmp_path / turn / "measurer.disturbed").exists()
 
 
-@pytest.mark.timeout(120)
-def test_nothing_is_given_to_an_eigensolver_that_has_not_started(one_gpu):
-    """It may wait for its share of a GPU for ever, while another would measure what it was given."""
+@pytest.fixture
+def bundles():
+    """References of what is to be measured, by group; a pool for it that has the GPU; and what it gives, all of it."""
     import ray
 
     experiment = Toy(count=240, size=6)
-    groups, measured = experiment.groups(experiment.trials()), []
     pool = EigenPool(ray.put(experiment.measure), 1, 1.0, 3, Patience(None))
-    try:
-        pool.patrol(0.0, 2, nodes.alive())  # a second one, for which there is no GPU
+
+    def measured() -> list[TrialResult]:
+        groups, found = experiment.groups(experiment.trials()), []
         for group in groups:
             pool.submit(group, ray.put(list(experiment.run(group))))
-        while len(measured) < len(groups):
+        while len(found) < len(groups):
             ready, _ = ray.wait(pool.calls, timeout=40)
-            assert ready, f"{len(measured)} of {len(groups)} bundles were measured, and then nothing came"
-            measured += pool.collect(ready[0])
-    finally:
-        pool.close()  # the GPU is the next test's
-    assert {result.status for _, results, _ in measured for result in results} == {"ok"}
+            assert ready, f"{len(found)} of {len(groups)} bundles were measured, and then nothing came"
+            found += pool.collect(ready[0])
+        return [result for _, results, _ in found for result in results]
+
+    yield pool, measured
+    pool.close()
+
+
+@pytest.mark.timeout(120)
+def test_nothing_is_given_to_an_eigensolver_that_has_not_started(one_gpu, bundles):
+    """It may wait for its share of a GPU for ever, while another would measure what it was given."""
+    pool, measured = bundles
+    pool.patrol(0.0, 2, nodes.alive())  # a second one, for which there is no GPU
+    assert [result.status for result in measured()] == ["ok"] * 240
+
+
+@pytest.mark.timeout(120)
+def test_an_eigensolver_that_cannot_be_reached_gives_its_share_to_its_successor(one_gpu, bundles, monkeypatch):
+    """It may be alive and somebody may refer to it, as here, so that Ray lets it have the share, which nobody uses."""
+    from ray.exceptions import ActorUnavailableError
+
+    pool, measured = bundles
+    fetch, unreached = eigen_pool.fetch, []
+
+    def unavailable_once(reference):
+        if unreached or not pool._started:
+            return fetch(reference)
+        unreached.append(reference)
+        raise ActorUnavailableError("its node does not answer", None)
+
+    monkeypatch.setattr(eigen_pool, "fetch", unavailable_once)
+    first = pool._actors[0]
+    assert [result.status for result in measured()] == ["ok"] * 240
+    assert unreached and first not in pool._actors
 
 
 def test_who_is_missing_is_named(one_gpu):
     scheduler: Any = Scheduler(Toy(), Shape(), eigen_actors=1, gpus_per_eigen_actor=0.5)
-    scheduler._pool.close()
     scheduler._pool = SimpleNamespace(at_work=False, wants_an_actor=True)
     with pytest.raises(UserError, match=r"No eigensolver of 0 CPUs, 0\.5 GPUs was started within 20 minutes"):
         scheduler._require_a_worker(10**6)

@@ -24,7 +24,7 @@ def test_a_lost_node_loses_and_doubles_nothing():
     lost = cluster.add_node(num_cpus=1, object_store_memory=store)
     try:
         ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
-        experiment = Toy(count=36, size=6, seconds=0.3)
+        experiment = Toy(count=36, size=6, seconds=0.5)
         scheduler = Scheduler(experiment)
         assert scheduler._window == 3, "both nodes and one that is queued"
         results, killed = [], False

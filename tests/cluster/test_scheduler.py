@@ -1,6 +1,8 @@
+import gc
 import os
 import re
 import socket
+import weakref
 
 import pytest
 
@@ -82,6 +84,37 @@ def test_who_is_killed_or_hangs_loses_and_doubles_nothing(ray_here, tmp_path, wh
     assert results == expected(Toy(count=24, size=6))
 
 
+def test_an_error_keeps_nothing_alive_of_who_fetched_it(ray_here):
+    import ray
+    from ray.exceptions import RayActorError
+
+    from raylab.cluster.fetching import fetch
+
+    class Held:
+        pass
+
+    @ray.remote(num_cpus=0)
+    class Dies:
+        def __init__(self):
+            os._exit(1)
+
+        def node(self):
+            pass
+
+    def fetched() -> weakref.ref[Held]:
+        held = Held()
+        with pytest.raises(RayActorError):
+            fetch(Dies.remote().node.remote())
+        return weakref.ref(held)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert fetched()() is None
+    finally:
+        gc.enable()
+
+
 def test_what_is_quick_says_nothing_of_what_costs_more(ray_here, tmp_path, monkeypatch):
     """A model to train, among some that have a checkpoint: it used to be killed again and again, and then to fail.
 
@@ -89,7 +122,7 @@ def test_what_is_quick_says_nothing_of_what_costs_more(ray_here, tmp_path, monke
     """
     from raylab.cluster import patience, scheduler
 
-    monkeypatch.setattr(patience, "AT_LEAST_MINUTES", 0.5 / 60)
+    monkeypatch.setattr(patience, "AT_LEAST_MINUTES", 2.0 / 60)
     monkeypatch.setattr(scheduler, "PATROL_SECONDS", 0.2)
     experiment = Toy(count=24, size=4, slow=(2, 7.0), fails_at_once=4, scratch=str(tmp_path))
     results = run(experiment)
