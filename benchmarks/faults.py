@@ -30,7 +30,7 @@ from raylab.results import statuses
 from tests.cloud import Cloud
 
 DRIVER_KILLS = 20
-MORE = ("models=96",)  # work for so many kills
+MORE = ("models=192",)  # work for so many kills, on a fast machine too
 HANG_MINUTES = 1.0
 DAY_AHEAD = Path("day_ahead.so").absolute()
 CLOCK = """

@@ -1,6 +1,7 @@
 """Trials a second and the driver's memory, for many tiny trials: the engine, the rows and their commits, nothing else.
 
     python -m benchmarks.throughput 10000 100000 1000000
+    python -m benchmarks.throughput alone 20000 # each trial in a message of its own, as those of .1 s and more come
     python -m benchmarks.throughput peers      # what Ray offers: a task a trial, its ActorPool; neither writes a row
 
 A trial draws one number and is a row of 39 columns. Two workers; one process a size, so that peaks are its own. CPU
@@ -74,15 +75,26 @@ def workers_cpu() -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def measure(count: int) -> None:
+def one_by_one(experiment: Tiny, groups: Sequence[Group], *, here: bool, first: bool, last: bool) -> Iterator[object]:
+    """A worker that sends each outcome by itself, as one does whose trials take a tenth of a second or more."""
+    from raylab.cluster.worker import work
+
+    yield from work(experiment, groups, here=here, first=False, last=last)
+
+
+def measure(count: int, alone: bool = False) -> None:
     from raylab.cluster.preflight import ray_session
     from raylab.results import load, schema, sink
 
     experiment = Tiny(count)
     with ray_session("local", 2, 0.3), tempfile.TemporaryDirectory() as folder:
+        import ray
+
         from raylab.cluster.scheduler import Scheduler
 
         scheduler = Scheduler(experiment, eigen_actors=1)
+        if alone:
+            scheduler._task = ray.remote(one_by_one)
         before = resident()
         trials = experiment.trials()
         listed = resident()
@@ -138,8 +150,8 @@ def main(counts: list[str]) -> None:
     if counts == ["peers"]:
         peers()
         return
-    if len(counts) == 1:
-        measure(int(counts[0]))
+    if len(counts) == 1 or counts[0] == "alone":
+        measure(int(counts[-1]), alone=counts[0] == "alone")
         return
     print(
         "| trials | rows/s, wall | driver, CPU µs a trial | Ray and workers, CPU µs a trial | rows/s on two free cores "
