@@ -6,22 +6,20 @@ Tune's own state says which samples there are and which of them were stopped.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Protocol
 
 from ray import tune
 from ray.tune import Callback
-from ray.tune.schedulers import AsyncHyperBandScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.tune.search.search_generator import SearchGenerator
 
 from raylab import redact
+from raylab.cluster.halving import Halving
 from raylab.cluster.reporting import EPOCH, FAILED, PLAN, ROWS, Known, Open, work
 from raylab.space import Interval, Space
 from raylab.types import Trial, TrialResult
@@ -101,7 +99,7 @@ def _tuner(search: Search, trainable: Any, relay: Callback) -> Any:
     search.folder.mkdir(parents=True, exist_ok=True)
     if search.asha:
         grace, reduction = search.asha
-        scheduler = _Halving(
+        scheduler = Halving(
             memory=str(search.folder / "rungs.jsonl"),
             time_attr=EPOCH,
             max_t=NO_EPOCHS,
@@ -191,37 +189,18 @@ def _optuna(search: Search) -> Any:
     )
 
 
-class _Halving(AsyncHyperBandScheduler):
-    """ASHA that keeps what it has seen in a file: Tune's own state leaves the scheduler out, and after a restore the
-    rungs would be empty, so that late samples are never compared with early ones."""
-
-    def __init__(self, memory: str, **options: Any) -> None:
-        super().__init__(**options)
-        self._memory = Path(memory)
-
-    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        taken = super().set_search_properties(metric, mode, **spec)
-        lines = self._memory.read_text().splitlines() if self._memory.exists() else []
-        for line in lines:
-            if line.endswith("}"):  # the last one may be cut off
-                seen = json.loads(line)
-                trial: Any = SimpleNamespace(trial_id=seen["trial"])
-                self._brackets[0].on_result(trial, seen["epoch"], self._metric_op * seen["value"])
-        return taken
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if EPOCH in result:
-            seen = {"trial": trial.trial_id, "epoch": result[EPOCH], "value": result[str(self._metric)]}
-            with self._memory.open("a") as file:
-                file.write(json.dumps(seen) + "\n")
-        return super().on_trial_result(tune_controller, trial, result)
-
-
 class _Relay(Callback):
     """Hands what Tune hears on to the listener of this process."""
 
     def __init__(self, listener: Listener, retries: int, samples: int) -> None:
         self._listener, self._retries, self.samples = listener, retries, samples
+        self._begun = False
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if not self._begun:
+            self._begun = True
+            for trial in trials:
+                _forget_what_is_gone(trial)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._listener.tick()
@@ -250,6 +229,16 @@ class _Relay(Callback):
     def __reduce__(self) -> Any:
         # Tune pickles its callbacks; one that comes back is whoever listens then.
         return _current, ()
+
+
+def _forget_what_is_gone(trial: Any) -> None:
+    """Go on from the rows alone where Tune's checkpoint is not there.
+
+    Tune deletes the old one before its state names the new one, and may have been killed in between.
+    """
+    if trial.checkpoint and not Path(trial.checkpoint.path).exists():
+        manager = trial.run_metadata.checkpoint_manager
+        trial.run_metadata.checkpoint_manager = type(manager)(manager.checkpoint_config)
 
 
 def _why(trial: Any) -> str:

@@ -22,11 +22,11 @@ def test_an_epoch_is_a_whole_model_and_its_layers(layers):
 
 def test_halving_remembers_what_an_earlier_process_has_seen(tmp_path):
     """A late sample is compared with those of before the restart, which Tune's own state has forgotten."""
-    from raylab.cluster.tuning import _Halving
+    from raylab.cluster.halving import Halving
 
     def scheduler():
         options = {"time_attr": "epoch", "max_t": 1000, "grace_period": 1, "reduction_factor": 2}
-        made = _Halving(str(tmp_path / "rungs.jsonl"), **options)
+        made = Halving(str(tmp_path / "rungs.jsonl"), **options)
         made.set_search_properties("accuracy", "max")
         return made
 
