@@ -24,7 +24,7 @@ from raylab.recorder import Recorder, open_recorder
 from raylab.report import samples as shown
 from raylab.report.tracking import Tracker, open_tracker
 from raylab.results import estimate, load, parts, searched, sink, statuses, write_run_info
-from raylab.samples import Groups, Plan, Samples
+from raylab.samples import JOB, Groups, Plan, Samples
 from raylab.session import CONFIG_DIR, EXIT_OK, FLUSH_ROWS, FLUSH_SECONDS
 from raylab.types import Trial, TrialResult
 
@@ -237,7 +237,7 @@ class _Driver:
 
     def ended(self, params: Mapping[str, Any], last: Mapping[str, Any], error: str | None) -> None:
         """A sample is over: what it lacks was stopped, or has failed with its worker."""
-        missing = [trial for trial in self._trials.get(_name(params), ()) if trial.id not in self._rows.status]
+        missing = [trial for trial in self._trials_of(params) if trial.id not in self._rows.status]
         if error is None:
             self._display.drop(len(missing))
             self._dropped += len(missing)
@@ -247,6 +247,12 @@ class _Driver:
         self._rows.flush()  # before Tune's state says that the sample is over: it would not be worked again
         if isinstance(self._plan.open, Samples):
             self._display.say(search_screen.line(self._plan, self._plan.open, params, last, error))
+
+    def _trials_of(self, params: Mapping[str, Any]) -> Sequence[Trial]:
+        """Of a sweep they are known, even where a worker died before it could say so. A sample has its own table."""
+        if isinstance(self._plan.open, Groups):
+            return self._plan.open.groups[params[JOB]]
+        return self._trials.get(_name(params), ())
 
     def settle(self, planned: int) -> None:
         """All is over: what earlier sessions stopped early is not to be run either."""

@@ -1,8 +1,10 @@
 """What `python -m raylab.tune` makes of a command, before anything is worked."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from raylab import samples
+from raylab import samples, tune
 from raylab.errors import UserError
 from raylab.samples import Groups, Samples
 
@@ -26,6 +28,20 @@ def plan(tmp_path):
         return samples.plan([f"experiment={experiment}", f"results={tmp_path}/out", *words], str(tmp_path))
 
     return plan
+
+
+def test_a_group_whose_worker_died_before_it_said_a_word_is_failed_rows(plan):
+    """Its trials were dropped from the count, and the run was at 100 %."""
+    found, taken, errors = plan("models=3"), [], []
+    first, second, _ = found.open.groups
+    there = SimpleNamespace(status={first[0].id: "ok"}, flush=lambda: None)
+    recorder = SimpleNamespace(rows=there, display=None, take=taken.extend, fail=errors.append)
+    driver = tune._Driver(found, recorder)
+    driver.ended({"job": 0}, {}, "its worker died")
+    assert [result.trial for result in taken] == list(first[1:]) and errors == ["its worker died"]
+    assert {(result.status, result.error) for result in taken} == {("failed", "its worker died")}
+    driver.ended({"job": 1}, {}, "its worker died")
+    assert [result.trial for result in taken] == [*first[1:], *second]
 
 
 def test_without_a_search_each_group_is_worked_as_raylab_run_would(plan):
