@@ -7,7 +7,8 @@ import traceback
 from raylab import redact
 
 LOGS = "logs"  # folder of a results folder, with a file a process
-LOG_OF, LOGS_OF = "Log of its worker: ", "Logs of the workers: "  # beginnings of an error's last line: where to look
+# beginnings of an error's last line: where to look
+LOG_OF, LOGS_OF = "Log of its worker, in the results folder: ", "Logs of the workers, in the results folder: "
 
 
 class UserError(ValueError):

@@ -155,7 +155,8 @@ def _work(plan: Plan, home: Path, rows: sink.ParquetSink, driver: _Driver) -> No
         from raylab.cluster import tuning
         from raylab.cluster.room import Room
 
-        recorder.display.set_workers(Room(nodes.Shape.of(cluster)).workers, at_work=False)
+        room = Room(nodes.Shape.of(cluster), most=nodes.most_workers(cluster))
+        recorder.display.set_workers(room.workers, at_work=False)
         if cluster.address != "local":
             _require_shared(Path(config.results))
         tune = config.tune
@@ -170,7 +171,7 @@ def _work(plan: Plan, home: Path, rows: sink.ParquetSink, driver: _Driver) -> No
             metric=tune.metric,
             mode=tune.mode,
             asha=(tune.grace, tune.reduction) if tune.scheduler == "asha" else None,
-            max_concurrent=tune.max_concurrent,
+            max_concurrent=_at_a_time(config),
             cpus=cluster.cpus_per_worker,
             gpus=cluster.gpus_per_worker,
             memory_gb=cluster.memory_gb_per_worker,
@@ -183,6 +184,11 @@ def _work(plan: Plan, home: Path, rows: sink.ParquetSink, driver: _Driver) -> No
         searched.write_samples(Path(config.results), shown.ranked(told, tune.metric, tune.mode))
     if not any(each.failed for each in ended):
         (home / FINISHED).write_text(str(plan.samples))
+
+
+def _at_a_time(config: configuration.Config) -> int | None:
+    """How many samples; None: as many as there is room for."""
+    return min(filter(None, (config.tune.max_concurrent, nodes.most_workers(config.cluster))), default=None)
 
 
 def _require_shared(folder: Path) -> None:

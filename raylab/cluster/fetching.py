@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
 FETCH_SECONDS = 60.0  # for what is there: its node may be cut off before it is known to be
+
+
+def said(error: RayError | str) -> str:
+    """What an error says. Ray colours the name of the worker, wherever it will be read."""
+    return _COLOUR.sub("", str(error)).strip()
 
 
 def fetch(reference: Any) -> Any:

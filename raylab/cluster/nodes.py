@@ -57,6 +57,11 @@ class Shape:
         return ", ".join([*parts, f"{self.memory_gb:g} GiB"] if self.memory_gb else parts)
 
 
+def most_workers(cluster: ClusterConfig) -> int | None:
+    """How many of a joined cluster a person wants; None: all that there is room for. A Ray of one's own has no more."""
+    return None if cluster.address == "local" else cluster.workers
+
+
 def alive() -> dict[str, Resources]:
     """Node id -> its resources, of the nodes that are there."""
     import ray

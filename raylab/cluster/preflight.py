@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -29,6 +30,7 @@ _ENVIRONMENT = {
     "RAY_grpc_client_keepalive_timeout_ms": "5000",
     "RAY_AUTH_MODE": "disabled",  # a private, local Ray; a cluster states its own mode
 }
+KNOCK_SECONDS = 10.0  # for a head to say that it listens
 
 
 @contextmanager
@@ -98,14 +100,27 @@ def bytes_of(thing: object) -> int:
     return len(rest) + sum(arrays)
 
 
+def _knock(address: str) -> None:
+    """Raise OSError, ValueError or RuntimeError where nobody listens: Ray would try for a quarter of an hour.
+
+    address: of a head, or "auto", for which Ray knows one, which may be dead.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+
+    found = canonicalize_bootstrap_address(address)
+    host, _, port = (found or "").rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+
+
 def _join(address: str, quiet: dict[str, Any]) -> None:
     import ray
     from ray.exceptions import AuthenticationError
 
     advice = "start one with `ray start --head` or `ray up`, or leave out cluster= to use this machine alone."
     try:
+        _knock(address)
         ray.init(address, runtime_env={"env_vars": _WORKERS}, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"No Ray cluster answers at '{address}': {advice}") from error
     except AuthenticationError as error:
         raise UserError(

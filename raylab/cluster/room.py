@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Collection
 
 from raylab.cluster import nodes
@@ -16,13 +17,19 @@ class Room:
     """The nodes, looked at now and then: they join and leave while a run goes on.
 
     eigen_actors: None: one for every four workers, as they come. Those that take a share of a GPU are as many as at
-    the start: later ones would wait for workers that hold it.
+    the start: later ones would wait for workers that hold it. most: workers at a time, where there is room for more.
     """
 
-    def __init__(self, shape: Shape, eigen_actors: int | None = None, gpus_per_eigen_actor: float = 0.0) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        eigen_actors: int | None = None,
+        gpus_per_eigen_actor: float = 0.0,
+        most: int | None = None,
+    ) -> None:
         self.nodes: dict[str, Resources] = {}
         self.workers = 0  # that all nodes hold together by now
-        self._shape, self._gpus_per_actor = shape, gpus_per_eigen_actor
+        self._shape, self._gpus_per_actor, self._most = shape, gpus_per_eigen_actor, most or sys.maxsize
         self._launchable: list[tuple[Resources, int]] = []
         self._turn = itertools.count()
         self.actors = eigen_actors or 1
@@ -38,8 +45,8 @@ class Room:
             self._launchable = nodes.launchable(len(self.nodes), self._shape.resources)
         slots = sum(map(self._shape.slots, self.nodes.values()))
         if self._grows:
-            self.actors = max(1, slots // WORKERS_PER_ACTOR)
-        self.workers = self._beside_actors(slots)
+            self.actors = max(1, min(slots, self._most) // WORKERS_PER_ACTOR)
+        self.workers = min(self._beside_actors(slots), self._most)
         return bool(before.keys() - self.nodes.keys())
 
     def _beside_actors(self, slots: int) -> int:
@@ -57,7 +64,7 @@ class Room:
         A queued worker would take the GPU share of an eigensolver that has to be started again: then none is queued.
         """
         queued = sum(self._shape.slots(kind) * count for kind, count in self._launchable)
-        return max(1, self.workers + (queued or (0 if self._gpus_per_actor else 1)))
+        return min(self._most, max(1, self.workers + (queued or (0 if self._gpus_per_actor else 1))))
 
     def elsewhere(self, avoid: Collection[str]) -> str | None:
         """A node that is not to be avoided, each in its turn; None where there is none, or nothing to avoid."""

@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylab.cluster import nodes
 from raylab.cluster.eigen_pool import EigenPool, Measured
-from raylab.cluster.fetching import FETCH_SECONDS, fetch
+from raylab.cluster.fetching import FETCH_SECONDS, fetch, said
 from raylab.cluster.flights import Flight, Job
 from raylab.cluster.inline import TICK_SECONDS
 from raylab.cluster.nodes import Shape
@@ -62,13 +62,14 @@ class Scheduler:
         gpus_per_eigen_actor: float = 0.0,
         retries: int = 3,
         deadline_minutes: float | None = None,
+        most_workers: int | None = None,
     ) -> None:
         self._experiment, self._shape = experiment, shape or Shape()
         self._shared = ray.put(experiment)  # the data once a node, zero-copy; kept where the driver is
         self._watch, self._patience = Watch(), Patience(deadline_minutes)
         self._retries, self._fixed_window = retries, window
         self._eigensolver = Shape(cpus=0.0, gpus=gpus_per_eigen_actor)
-        self._room = Room(self._shape, eigen_actors, gpus_per_eigen_actor)
+        self._room = Room(self._shape, eigen_actors, gpus_per_eigen_actor, most_workers)
         self._patience_of_pool = Patience(deadline_minutes)
         self._measure_there = not (self._shape.gpus or gpus_per_eigen_actor)
         self._task: Any = ray.remote(cast(Any, work))
@@ -91,6 +92,7 @@ class Scheduler:
             gpus_per_eigen_actor=cluster.gpus_per_eigen_actor,
             retries=cluster.retries,
             deadline_minutes=cluster.deadline_minutes,
+            most_workers=nodes.most_workers(cluster),
         )
 
     def stream(self, pending: Sequence[Trial]) -> Iterator[list[TrialResult]]:
@@ -208,7 +210,7 @@ class Scheduler:
         flight.streaming = False
         self._streaming -= 1
         if error is not None:
-            flight.job.error = str(error).strip()
+            flight.job.error = said(error)
 
     def _measured(self, found: Sequence[Measured]) -> list[TrialResult]:
         """What the pool has to say of some bundles."""
@@ -217,7 +219,7 @@ class Scheduler:
             flight.measuring -= 1
             wanted += self._accept(flight, results)
             if error is not None:
-                flight.job.error = str(error).strip()
+                flight.job.error = said(error)
         return wanted
 
     def _land(self) -> list[TrialResult]:

@@ -19,6 +19,7 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.tune.search.search_generator import SearchGenerator
 
 from raylab import redact
+from raylab.cluster.fetching import said
 from raylab.cluster.halving import Halving
 from raylab.cluster.reporting import EPOCH, FAILED, PLAN, ROWS, Known, Open, work
 from raylab.space import Interval, Space
@@ -243,7 +244,7 @@ def _forget_what_is_gone(trial: Any) -> None:
 
 def _why(trial: Any) -> str:
     error = trial.get_pickled_error() if trial.pickled_error_file else None
-    return redact.text(str(error or "its worker died")).strip()
+    return redact.text(said(error or "its worker died"))
 
 
 _now: list[_Relay] = []

@@ -84,10 +84,29 @@ def _check_tuning(tune: TuneConfig) -> None:
             raise UserError(f"tune.{key}={value} is not known.{suggest(value, known)}")
 
 
-def _check_cluster(cluster: ClusterConfig) -> None:
+def _check_workers(cluster: ClusterConfig) -> None:
+    if cluster.workers is None:
+        return
+    if cluster.backend == "inline":
+        raise UserError(f"cluster.workers={cluster.workers}: cluster=inline has one, this process. Leave out either.")
+    here = cluster.backend == "threads" or cluster.address == "local"
     most = 4 * max(2, os.cpu_count() or 1)
-    if cluster.workers is not None and not 1 <= cluster.workers <= most:
-        raise UserError(f"cluster.workers={cluster.workers} must be between 1 and {most} on this machine, or null.")
+    if cluster.workers < 1 or (here and cluster.workers > most):
+        allowed = f"between 1 and {most} on this machine" if here else "at least 1"
+        raise UserError(f"cluster.workers={cluster.workers} must be {allowed}, or null.")
+
+
+def _check_address(cluster: ClusterConfig) -> None:
+    if "://" in cluster.address:
+        raise UserError(
+            f"cluster.address={cluster.address}: give HOST:PORT of the head of a Ray that this machine is part of, "
+            "such as 10.0.0.1:6379, or auto."
+        )
+
+
+def _check_cluster(cluster: ClusterConfig) -> None:
+    _check_workers(cluster)
+    _check_address(cluster)
     if cluster.eigen_actors is not None and cluster.eigen_actors < 1:
         raise UserError(f"cluster.eigen_actors={cluster.eigen_actors} must be at least 1, or null.")
     if cluster.cpus_per_worker <= 0:

@@ -14,8 +14,8 @@ class ClusterConfig:
 
     # "ray"; or in this process: "threads", side by side, or "inline", one trial after another (for a debugger)
     backend: str = "ray"
-    address: str = "local"  # "local" starts Ray here and joins nothing; "auto" or an address joins a cluster
-    workers: int | None = None  # tasks at a time when address is "local"; null: one a core (or one a GPU share)
+    address: str = "local"  # "local" starts Ray here and joins nothing; "auto" or HOST:PORT joins a cluster
+    workers: int | None = None  # at most so many at a time; null: one a core (or one a GPU share)
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0  # fractions share a GPU
     eigen_actors: int | None = None  # null: one for every four workers, at least one

@@ -83,6 +83,14 @@ def test_the_window_follows_the_nodes(cluster):
     assert room.look() and (room.workers, room.window) == (8, 9)
 
 
+def test_a_person_may_want_fewer_workers_than_there_is_room_for(cluster):
+    there, _ = cluster
+    there["a"] = there["b"] = BIG
+    room = Room(Shape(), most=3)
+    assert (room.workers, room.window, room.actors) == (3, 3, 1)
+    assert Room(Shape(), most=100).window == 17
+
+
 def test_a_cluster_without_workers_is_asked_for_as_many_as_it_can_launch(cluster):
     there, kinds = cluster
     there["head"] = {"CPU": 0.0}

@@ -1,11 +1,13 @@
 """A Ray session has room for what its workers share."""
 
+import socket
 import tracemalloc
 
 import numpy as np
 import pytest
 
 from raylab.cluster.preflight import bytes_of, ray_session
+from raylab.errors import UserError
 
 pytestmark = pytest.mark.cluster
 MB = 1024**2
@@ -29,3 +31,15 @@ def test_how_much_a_thing_takes_is_found_out_without_a_copy():
     assert 100 * MB <= bytes_of([pixels, pixels, np.zeros(MB, np.uint8)]) < 102 * MB
     assert tracemalloc.get_traced_memory()[1] < 10 * MB
     tracemalloc.stop()
+
+
+@pytest.mark.timeout(60)
+def test_that_nobody_listens_is_said_at_once():
+    """Ray tried for a quarter of an hour, with a line of its own every few seconds."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    with (
+        pytest.raises(UserError, match=f"No Ray cluster answers at '{address}': start one"),
+        ray_session(address, 1, 1),
+    ):
+        pass

@@ -118,7 +118,9 @@ def test_report_is_written_whole(finished, page):
 
 
 def test_failures_of_one_kind_are_shown_once_whichever_process_they_are_from():
-    errors = [f"Traceback ...\nOops: no\nLog of its worker: logs/node-{pid}.log\n" for pid in (7, 8)]
+    errors = [
+        f"Traceback ...\nOops: no\nLog of its worker, in the results folder: logs/node-{pid}.log\n" for pid in (7, 8)
+    ]
     rows = [TrialResult(trial, "failed", {}, error=errors[k]) for k, trial in enumerate(made_up.trials(1)[:2])]
     of = schema.schema(made_up.COLUMNS)
     cells = [schema.cells(schema.row(each, made_up.PROVENANCE), of) for each in rows]

@@ -16,7 +16,11 @@ def folder(tmp_path):
     made_up.folder(tmp_path / "one", models=2)
     about = {"planned": 1000, "command": "python -m raylab.run models=9", "started_at": "2026-01-01T00:00:00+00:00"}
     write_run_info(tmp_path / "one", about)
-    error = {"at": "2026-01-01T00:01:00", "trial": "fcn 1, fc1", "error": "Traceback\nOops: no\nLog of its worker: x"}
+    error = {
+        "at": "2026-01-01T00:01:00",
+        "trial": "fcn 1, fc1",
+        "error": "Traceback\nOops: no\nLog of its worker, in the results folder: x",
+    }
     told = {"last_error": error, "host": "node-7", "pid": 12, "workers": 2, "rate": 2.0, "elapsed": 61.0}
     heartbeat.write(tmp_path / "one", {"beat": 1, "every": 0.01, "state": "interrupted", **told})
     return tmp_path / "one"

@@ -24,7 +24,11 @@ def test_a_file_a_process_bounded_and_without_secrets(tmp_path, monkeypatch):
 def test_a_failed_row_is_in_the_log_that_its_error_names(tmp_path):
     book = Logbook(tmp_path)
     trial = made_up.trials(1)[3]
-    book.failed(TrialResult(trial, "failed", {}, error="Traceback\nOops\nLog of its worker: logs/node-7-12.log\n"))
+    book.failed(
+        TrialResult(
+            trial, "failed", {}, error="Traceback\nOops\nLog of its worker, in the results folder: logs/node-7-12.log\n"
+        )
+    )
     text = (tmp_path / "logs" / "node-7-12.log").read_text()
     assert trial.id in text and "Oops" in text
 
