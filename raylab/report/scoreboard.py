@@ -51,8 +51,10 @@ class Scoreboard:
             return []
         kinds = dict.fromkeys(one.kind for one in shown)
         keys = [Key(LOOKS[kind].text, LOOKS[kind].color, LOOKS[kind].marker) for kind in LOOKS if kind in kinds]
-        keys += [Key("hollow: (a) re-randomised, (b) within a layer", None, "D")] if shown[0].within.sure else []
-        return [Picture("scoreboard", "Scoreboard of metrics", _caption(self), panels(shown), keys, columns=3)]
+        if shown[0].within.sure:
+            keys.append(Key("hollow: (a) re-randomised, (b) within a layer", None, "D", hollow=True))
+        drawn = panels(shown)
+        return [Picture("scoreboard", "Scoreboard of metrics", _caption(self), drawn, keys, columns=3, same_rows=True)]
 
     def findings(self) -> list[str]:
         """Which metrics tell robust from critical cases, and how far re-initialising a robust layer moves them."""

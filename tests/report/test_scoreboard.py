@@ -2,7 +2,7 @@ import made_up
 import numpy as np
 import pytest
 
-from raylab.report import html, scoreboard, several
+from raylab.report import html, picture, scoreboard, several
 from raylab.report.__main__ import main
 from raylab.results import load
 from raylab.results.correlate import Resampling, correlate
@@ -29,6 +29,27 @@ def test_a_metric_of_ones_own_has_its_place_without_another_line(scores):
     assert any(text.startswith("1 of 1 metrics of your own tells") for text in scores.findings())
     (picture,) = scores.pictures()
     assert {key.text for key in picture.keys} >= {"data-free", "data-based", "your own"} and len(picture.panels) == 3
+
+
+def test_the_names_of_metrics_stand_once_and_whole(scores):
+    (drawn,) = scores.pictures()
+    with picture._styled():
+        figure = picture._laid_out(drawn.figure())
+        figure.set_dpi(200)  # of the file; the layout is found with another
+        figure.canvas.draw()
+        first, *others = ([text for text in ax.get_yticklabels() if text.get_visible()] for ax in figure.axes)
+        assert "activation disagreement" in [text.get_text() for text in first] and others == [[], []]
+        assert min(text.get_window_extent().x0 for text in first) > 0
+        boxes = [ax.get_tightbbox() for ax in figure.axes]
+    assert boxes[0].x1 < boxes[1].x0 and boxes[1].x1 < boxes[2].x0
+    assert boxes[2].x1 < figure.bbox.width
+
+
+def test_a_hollow_key_is_drawn_hollow(scores):
+    (drawn,) = scores.pictures()
+    assert [key.hollow for key in drawn.keys if key.text.startswith("hollow")] == [True]
+    filled = {line.get_label(): line.get_fillstyle() == "full" for line in picture._handles(drawn.keys)}
+    assert filled == {key.text: not key.hollow for key in drawn.keys}
 
 
 def test_the_board_says_what_it_counts(scores):
