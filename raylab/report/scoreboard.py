@@ -11,7 +11,7 @@ import pyarrow as pa
 from raylab.report import labels
 from raylab.report import target as targets
 from raylab.report.picture import Key, Picture
-from raylab.report.scores import LOOKS, panels
+from raylab.report.scores import LOOKS, best_of, panels, told
 from raylab.report.target import Target
 from raylab.results import frame, standing, verdict
 from raylab.results.cases import HALF, Criterion
@@ -203,8 +203,8 @@ def _told(scores: Scoreboard) -> list[str]:
         where = f", {interval(best.within)} within a layer" if best.area.unit == "model" else ""
         label = "" if said else f" ({scores.label()})"
         said.append(
-            f"{passed or 'None'} of {len(ranked)} {look.noun} tell{'s' * (passed < 2)} robust from critical cases"
-            f"{label}. Best: {labels.metric(best.metric)}, AUC {interval(best.area)} over all cases{where}."
+            f"{told(passed, len(ranked), look)}{label}. {best_of(best.metric, len(ranked))} {interval(best.area)} "
+            f"over all cases{where}."
         )
     return said + _apart(scores)
 
