@@ -87,6 +87,14 @@ def command(module: str, *arguments: str) -> str:
     return shlex.join([*prefix, "python", "-m", module, *arguments])
 
 
+def asking(folder: object, query: str) -> str:
+    """The command that asks for rows. SQL has its texts in single quotes, so it stands in double ones where it may."""
+    sql = " ".join(query.split())
+    if set(sql) & set('"$`\\!'):  # a shell would take these within double quotes
+        return command("raylab.query", str(folder), sql)
+    return f'{command("raylab.query", str(folder))} "{sql}"'
+
+
 def read(arguments: Sequence[str]) -> tuple[list[str], str | None]:
     """The overrides among the words of a command, and the folder of --config-dir."""
     overrides, extra = list(arguments), None
@@ -233,7 +241,7 @@ def farewell(
         for finding in view.findings():
             console.print(f"- {finding}", highlight=False, markup=False)
         console.print()
-    typed = command("raylab.query", str(folder), query or " ".join(view.query.split()))
+    typed = asking(folder, query or view.query)
     later = command("raylab.report", str(folder))
     report = places.patiently(lambda: html.write(folder, view)) if config.report else later
     console.print(f"[bold]Report[/]  {report}", highlight=False, soft_wrap=True)

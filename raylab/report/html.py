@@ -101,7 +101,7 @@ def template(name: str) -> Template:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["batch_by_size"] = _pairs
-    environment.globals |= {"ink": INK, "glyphs": labels.GLYPHS}
+    environment.globals |= {"ink": INK, "glyphs": labels.GLYPHS, "hollow": labels.HOLLOW}
     return environment.get_template(name)
 
 

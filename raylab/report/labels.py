@@ -31,6 +31,7 @@ RANGES = ("#0072B2", "#E69F00", "#CC79A7", *SPARE)  # of alpha, from low to high
 CRITICAL = "#D55E00"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 GLYPHS = dict(zip((*MARKERS, "_", "|"), "●■▲◆▼✚✖◀▶★–|", strict=True))  # the markers as text
+HOLLOW = dict(zip("osD^v", "○□◇△▽", strict=True))
 
 # The eight of the paper's Figure 3, then the rest, in the order in which they are shown.
 PRIMARY = (

@@ -47,6 +47,7 @@ _RC: Any = {
     "legend.columnspacing": 1.2,
     "legend.handletextpad": 0.1,
     "axes.unicode_minus": True,
+    "text.hinting": "none",  # as wide when the layout is found as in the file, whose dpi are others
     "savefig.dpi": 200,
     "svg.fonttype": "path",
     "svg.hashsalt": "raylab",
@@ -55,11 +56,12 @@ _RC: Any = {
 
 @dataclass(frozen=True)
 class Key:
-    """An entry of the legend: a colour, a marker, or both."""
+    """An entry of the legend: a colour, a marker, or both; `hollow`: the outline of the marker."""
 
     text: str
     color: str | None = None
     marker: str = "o"
+    hollow: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the report."""
+    """A figure of the report. `same_rows`: in one figure, the names at the left stand at the first panel only."""
 
     name: str  # of its files
     title: str
@@ -89,6 +91,7 @@ class Picture:
     panels: Sequence[Panel]
     keys: Sequence[Key] = ()
     columns: int = 4
+    same_rows: bool = False
 
     def save(self, target: str | Path) -> list[Path]:
         """All panels in one figure: a file (.png, .svg, .pdf), or a folder for <name>.png and <name>.svg."""
@@ -129,6 +132,9 @@ class Picture:
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for panel, ax in zip(self.panels, axes, strict=False):
             panel.fill(ax)
+        if self.same_rows:
+            for at, ax in enumerate(axes):
+                ax.tick_params(axis="y", labelleft=at % columns == 0)
         for ax in axes[len(self.panels) :]:
             ax.set_axis_off()
         if self.keys:
@@ -190,9 +196,12 @@ def _handles(keys: Sequence[Key]) -> list[Any]:
 
     # A key without a colour stands for a marker, whatever the colour: grey.
     return [
-        Line2D([], [], linestyle="", marker=key.marker, color=key.color or "#8a909c", label=key.text, markersize=6)
+        Line2D(
+            [], [], linestyle="", marker=key.marker, color=key.color or "#8a909c", label=key.text, markersize=6,
+            fillstyle="none" if key.hollow else "full",
+        )
         for key in keys
-    ]
+    ]  # fmt: skip
 
 
 def _inline(panel: Panel, prefix: str) -> str:

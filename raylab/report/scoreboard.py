@@ -11,7 +11,7 @@ import pyarrow as pa
 from raylab.report import labels
 from raylab.report import target as targets
 from raylab.report.picture import Key, Picture
-from raylab.report.scores import LOOKS, panels
+from raylab.report.scores import LOOKS, best_of, panels, told
 from raylab.report.target import Target
 from raylab.results import frame, standing, verdict
 from raylab.results.cases import HALF, Criterion
@@ -51,8 +51,10 @@ class Scoreboard:
             return []
         kinds = dict.fromkeys(one.kind for one in shown)
         keys = [Key(LOOKS[kind].text, LOOKS[kind].color, LOOKS[kind].marker) for kind in LOOKS if kind in kinds]
-        keys += [Key("hollow: (a) re-randomised, (b) within a layer", None, "D")] if shown[0].within.sure else []
-        return [Picture("scoreboard", "Scoreboard of metrics", _caption(self), panels(shown), keys, columns=3)]
+        if shown[0].within.sure:
+            keys.append(Key("hollow: (a) re-randomised, (b) within a layer", None, "D", hollow=True))
+        drawn = panels(shown)
+        return [Picture("scoreboard", "Scoreboard of metrics", _caption(self), drawn, keys, columns=3, same_rows=True)]
 
     def findings(self) -> list[str]:
         """Which metrics tell robust from critical cases, and how far re-initialising a robust layer moves them."""
@@ -201,8 +203,8 @@ def _told(scores: Scoreboard) -> list[str]:
         where = f", {interval(best.within)} within a layer" if best.area.unit == "model" else ""
         label = "" if said else f" ({scores.label()})"
         said.append(
-            f"{passed or 'None'} of {len(ranked)} {look.noun} tell{'s' * (passed < 2)} robust from critical cases"
-            f"{label}. Best: {labels.metric(best.metric)}, AUC {interval(best.area)} over all cases{where}."
+            f"{told(passed, len(ranked), look)}{label}. {best_of(best.metric, len(ranked))} {interval(best.area)} "
+            f"over all cases{where}."
         )
     return said + _apart(scores)
 

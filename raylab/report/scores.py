@@ -29,8 +29,21 @@ LOOKS = {
     "data-based": Look("data-based", "data-based metrics", "#D55E00", "s"),
     "own": Look("your own", "metrics of your own", "#009E73", "D"),
 }
+TELL = "robust from critical cases"
 AREA_TICKS = ([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
 ROW = 0.19  # inches a metric
+
+
+def told(passed: int, ranked: int, look: Look) -> str:
+    """How many metrics of a kind tell robust from critical cases: the start of a sentence."""
+    if ranked == 1:
+        return f"The only {look.noun.replace('metrics', 'metric')} {'tells' if passed else 'does not tell'} {TELL}"
+    return f"{passed or 'None'} of {ranked} {look.noun} tell{'s' * (passed < 2)} {TELL}"
+
+
+def best_of(metric: str, ranked: int) -> str:
+    """The start of the next one, which goes on with the AUC."""
+    return f"Best: {labels.metric(metric)}, AUC" if ranked > 1 else f"{labels.metric(metric)} has an AUC of"
 
 
 def panels(found: Sequence[Standing]) -> list[Panel]:

@@ -18,7 +18,7 @@ from raylab.report import html, labels, scoreboard, views
 from raylab.report.perturbed import Perturbed
 from raylab.report.picture import INK, Key, Panel, Picture
 from raylab.report.scoreboard import Scoreboard
-from raylab.report.scores import AREA_TICKS, LOOKS, ROW
+from raylab.report.scores import AREA_TICKS, LOOKS, ROW, best_of, told
 from raylab.results import frame, parts
 from raylab.results.standing import Standing
 from raylab.results.text import TextTable, number
@@ -219,12 +219,12 @@ def findings(experiments: Sequence[Experiment], found: Sequence[Overall]) -> lis
             continue
         always, best = sum(one.passed == one.n for one in ranked), ranked[0]
         some = sum(0 < one.passed < one.n for one in ranked)
+        n = len(ranked)
         where = "every experiment that can say so" if always else "any experiment" if not some else "every experiment"
-        more = f", {some} in some" if some else ""
+        more = f", {some if n > 1 else 'but'} in some" if some else ""
         over = f"median of {best.n} experiments" if best.n > 1 else "in one experiment"
         said.append(
-            f"{always or 'None'} of {len(ranked)} {look.noun} tell{'s' * (always < 2)} robust from critical cases in "
-            f"{where}{more}. Best: {labels.metric(best.metric)}, AUC {number(best.strength, 2)} ({over})."
+            f"{told(always, n, look)} in {where}{more}. {best_of(best.metric, n)} {number(best.strength, 2)} ({over})."
         )
     if said:
         said.append(f"{of} of {len(experiments)} experiments have enough robust and critical cases for an interval.")

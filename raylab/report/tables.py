@@ -210,7 +210,7 @@ def metric_table(
         note += " Intervals resample whole layers, and p permutes them: draws of one layer are alike."
     note += _without(found)
     title = f"{rows[0]['target'].capitalize()} against each metric, {labels.condition(condition)}, {where}"
-    header = ["metric", "n", "rho", "95 % CI", "p", "tau", "95 % CI", "p", "RMSE"]
+    header = ["metric", "n", "rho", "rho 95 % CI", "rho p", "tau", "tau 95 % CI", "tau p", "RMSE"]
     return TextTable(title, header, cells, note=note)
 
 

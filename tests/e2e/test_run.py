@@ -63,7 +63,7 @@ def test_ends_with_rows_a_report_and_the_next_command(undisturbed):
     folder, out = undisturbed
     assert len(rows(folder)) == ROWS
     assert {row["status"] for row in rows(folder).values()} == {"'ok'"}
-    assert "out/report.html" in out and "python -m raylab.query out" in out
+    assert "out/report.html" in out and 'python -m raylab.query out "SELECT layer' in out
     assert (folder / "out" / "report.html").stat().st_size > 10_000
     for suffix in ("png", "svg"):
         assert len(list((folder / "out" / "figures").glob(f"*.{suffix}"))) >= 3

@@ -2,7 +2,7 @@ import made_up
 import numpy as np
 import pytest
 
-from raylab.report import html, scoreboard, several
+from raylab.report import html, picture, scoreboard, several
 from raylab.report.__main__ import main
 from raylab.results import load
 from raylab.results.correlate import Resampling, correlate
@@ -26,9 +26,31 @@ def test_a_metric_of_ones_own_has_its_place_without_another_line(scores):
     board = scoreboard.board(scores)
     assert board and board.rows[0][:3] == ["gini", "1", "own"] and board.rows[0][-1] == "b c"
     assert "None of 12 data-free metrics tells robust from critical cases" in scores.findings()[0]
-    assert any(text.startswith("1 of 1 metrics of your own tells") for text in scores.findings())
+    only = next(text for text in scores.findings() if "your own" in text)
+    assert only.startswith("The only metric of your own tells robust from critical cases. gini has an AUC of 1.00")
     (picture,) = scores.pictures()
     assert {key.text for key in picture.keys} >= {"data-free", "data-based", "your own"} and len(picture.panels) == 3
+
+
+def test_the_names_of_metrics_stand_once_and_whole(scores):
+    (drawn,) = scores.pictures()
+    with picture._styled():
+        figure = picture._laid_out(drawn.figure())
+        figure.set_dpi(200)  # of the file; the layout is found with another
+        figure.canvas.draw()
+        first, *others = ([text for text in ax.get_yticklabels() if text.get_visible()] for ax in figure.axes)
+        assert "activation disagreement" in [text.get_text() for text in first] and others == [[], []]
+        assert min(text.get_window_extent().x0 for text in first) > 0
+        boxes = [ax.get_tightbbox() for ax in figure.axes]
+    assert boxes[0].x1 < boxes[1].x0 and boxes[1].x1 < boxes[2].x0
+    assert boxes[2].x1 < figure.bbox.width
+
+
+def test_a_hollow_key_is_drawn_hollow(scores):
+    (drawn,) = scores.pictures()
+    assert [key.hollow for key in drawn.keys if key.text.startswith("hollow")] == [True]
+    filled = {line.get_label(): line.get_fillstyle() == "full" for line in picture._handles(drawn.keys)}
+    assert filled == {key.text: not key.hollow for key in drawn.keys}
 
 
 def test_the_board_says_what_it_counts(scores):
@@ -90,6 +112,21 @@ def test_a_metric_without_a_direction_has_the_same_one_in_all_experiments():
     assert [one.strength for one in opposite] == [pytest.approx(0.525), pytest.approx(0.525)]
     alike = several._overall([standing_of(auc, "") for auc in (0.1, 0.2)])
     assert (alike.strength, alike.turned, alike.passed) == (pytest.approx(0.85), True, 2)
+
+
+@pytest.mark.parametrize(
+    ("aucs", "said"),
+    [
+        ((0.9, 0.9), "tells robust from critical cases in every experiment that can say so."),
+        ((0.1, 0.9), "does not tell robust from critical cases in every experiment, but in some."),
+        ((0.1, 0.1), "does not tell robust from critical cases in any experiment."),
+    ],
+)
+def test_a_single_metric_is_not_counted(aucs, said):
+    found = [several._overall([standing_of(auc) for auc in aucs])]
+    first = several.findings([], found)[0]
+    assert first.startswith(f"The only data-free metric {said} m has an AUC of ")
+    assert several.findings([], found * 2)[0].startswith(("2 of 2 data-free metrics tell ", "None of 2 "))
 
 
 def test_a_folder_with_rows_of_its_own_is_one_experiment(results):

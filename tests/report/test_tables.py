@@ -97,6 +97,13 @@ def test_metric_table_holds_the_correlations(correlations):
     assert tables.metric_table(correlations, condition="permute") is None
 
 
+def test_each_block_of_the_correlations_says_what_its_intervals_are_of(correlations):
+    shown = tables.metric_table(correlations)
+    first, second = (line.split("  ") for line in printed(shown, 80).splitlines() if line.startswith("metric "))
+    assert {"rho", "rho p"} <= {name.strip() for name in first}
+    assert {"tau 95 % CI", "tau p"} <= {name.strip() for name in second}
+
+
 def test_metrics_that_have_a_rho_in_some_layers_only_are_named():
     rng = np.random.default_rng(0)
     rows = [
