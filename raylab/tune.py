@@ -87,7 +87,9 @@ def run(plan: Plan, command: str, interrupts: Interrupts) -> int:
         console.print(search_screen.plan_table(plan, trials, statuses(folder), estimate.of_folder(folder), folder))
         return EXIT_OK
     info = session.run_info(plan.settings, identity, command, _planned(plan, trials))
-    home = folder.absolute() / "tune" / configuration.study_digest(plan.settings, identity)
+    # Tune knows the groups of a sweep by number: with other groups it begins anew, from the rows that are there.
+    grouped = {} if plan.is_search else {"stack": str(plan.config.stack)}
+    home = folder.absolute() / "tune" / configuration.study_digest(plan.settings, identity | grouped)
     with open_tracker(config.tracking, config.name, info, folder) as tracker:
         first_error = _search(plan, info, home, trials, tracker, interrupts)
         table = searched.read_samples(folder) if plan.is_search else None

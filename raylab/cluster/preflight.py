@@ -117,11 +117,16 @@ def _join(address: str, quiet: dict[str, Any]) -> None:
     from ray.exceptions import AuthenticationError
 
     advice = "start one with `ray start --head` or `ray up`, or leave out cluster= to use this machine alone."
+    named = os.environ.get("RAY_ADDRESS") if address == "auto" else None
+    nobody = f"No Ray cluster answers at '{address}'{f', which is RAY_ADDRESS={named}' if named else ''}: {advice}"
     try:
         _knock(address)
-        ray.init(address, runtime_env={"env_vars": _WORKERS}, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"No Ray cluster answers at '{address}': {advice}") from error
+        raise UserError(nobody) from error
+    try:
+        ray.init(address, runtime_env={"env_vars": _WORKERS}, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(nobody) from error
     except AuthenticationError as error:
         raise UserError(
             f"The Ray cluster at '{address}' asks for its token: set RAY_AUTH_MODE=token, and have that of its head in "

@@ -21,7 +21,7 @@ from ray.tune.search.search_generator import SearchGenerator
 from raylab import redact
 from raylab.cluster.fetching import said
 from raylab.cluster.halving import Halving
-from raylab.cluster.reporting import EPOCH, FAILED, PLAN, ROWS, Known, Open, work
+from raylab.cluster.reporting import EPOCH, FAILED, PLAN, REPORTED, ROWS, Known, Open, work
 from raylab.space import Interval, Space
 from raylab.types import Trial, TrialResult
 
@@ -233,11 +233,11 @@ class _Relay(Callback):
 
 
 def _forget_what_is_gone(trial: Any) -> None:
-    """Go on from the rows alone where Tune's checkpoint is not there.
+    """Go on from the rows alone where Tune's checkpoint is not there, or not whole.
 
     Tune deletes the old one before its state names the new one, and may have been killed in between.
     """
-    if trial.checkpoint and not Path(trial.checkpoint.path).exists():
+    if trial.checkpoint and not (Path(trial.checkpoint.path) / REPORTED).exists():
         manager = trial.run_metadata.checkpoint_manager
         trial.run_metadata.checkpoint_manager = type(manager)(manager.checkpoint_config)
 

@@ -1,12 +1,15 @@
 """What nodes can hold, without a cluster."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
+from raylab import tune
 from raylab.cluster import nodes
 from raylab.cluster.nodes import GIB, Shape
 from raylab.cluster.room import Room
+from raylab.config import ClusterConfig, TuneConfig
 from raylab.errors import UserError
 from tests.test_ray_up import AWS, check, read
 
@@ -89,6 +92,18 @@ def test_a_person_may_want_fewer_workers_than_there_is_room_for(cluster):
     room = Room(Shape(), most=3)
     assert (room.workers, room.window, room.actors) == (3, 3, 1)
     assert Room(Shape(), most=100).window == 17
+    assert Room(Shape(gpus=1), gpus_per_eigen_actor=0.5, most=1).workers == 1
+
+
+def test_cluster_workers_is_a_limit_where_a_cluster_is_joined():
+    joined = ClusterConfig(address="auto", workers=3)
+    assert nodes.most_workers(joined) == 3
+    assert nodes.most_workers(ClusterConfig(address="auto")) is None
+    assert nodes.most_workers(ClusterConfig(workers=3)) is None  # Ray has no more CPUs then
+    plan = SimpleNamespace(cluster=joined, tune=TuneConfig())
+    assert tune._at_a_time(plan) == 3
+    plan.tune.max_concurrent = 2
+    assert tune._at_a_time(plan) == 2
 
 
 def test_a_cluster_without_workers_is_asked_for_as_many_as_it_can_launch(cluster):

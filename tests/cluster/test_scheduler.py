@@ -10,6 +10,7 @@ from raylab.cluster import inline, nodes
 from raylab.cluster.nodes import Shape
 from raylab.cluster.preflight import ray_session
 from raylab.cluster.room import Room
+from raylab.config import ClusterConfig
 from raylab.errors import UserError
 from raylab.types import TrialResult
 from tests.cluster.toy import Toy
@@ -45,6 +46,17 @@ def expected(experiment: Toy) -> dict[str, tuple[str, float | None]]:
 def test_gives_what_one_process_gives(ray_here, actors):
     experiment = Toy(count=40, size=5)
     assert values(run(experiment, eigen_actors=actors)) == expected(experiment)
+
+
+def test_a_joined_cluster_is_given_no_more_workers_than_a_person_wants(ray_here):
+    from raylab.cluster.scheduler import Scheduler
+
+    assert Scheduler.of(Toy(), ClusterConfig(address="auto")).workers == 2
+    scheduler = Scheduler.of(Toy(count=8), ClusterConfig(address="auto", workers=1))
+    flights = []
+    for _ in scheduler.stream(Toy(count=8).trials()):
+        flights.append(scheduler._streaming)
+    assert scheduler.workers == 1 and max(flights) <= 1
 
 
 class Mapped(Toy):

@@ -89,3 +89,9 @@ class Picky(Toy):
 def test_what_cannot_be_measured_fails_by_itself():
     results = measured(Picky().measure, outcomes(Picky()))
     assert [result.status for result in results] == ["ok", "ok", "failed", "ok"] * 3
+
+
+def test_an_error_is_told_without_colours():
+    from raylab.cluster.fetching import said
+
+    assert said("\x1b[36mray::work()\x1b[39m (pid=6974)\n  no\n") == "ray::work() (pid=6974)\n  no"
