@@ -53,10 +53,8 @@ def test_a_joined_cluster_is_given_no_more_workers_than_a_person_wants(ray_here)
 
     assert Scheduler.of(Toy(), ClusterConfig(address="auto")).workers == 2
     scheduler = Scheduler.of(Toy(count=8), ClusterConfig(address="auto", workers=1))
-    flights = []
-    for _ in scheduler.stream(Toy(count=8).trials()):
-        flights.append(scheduler._streaming)
-    assert scheduler.workers == 1 and max(flights) <= 1
+    in_flight = [scheduler._streaming for _ in scheduler.stream(Toy(count=8).trials())]
+    assert scheduler.workers == 1 and max(in_flight) <= 1
 
 
 class Mapped(Toy):
