@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from raylab.cluster.nodes import PRIVATE
@@ -28,8 +29,8 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_grpc_client_keepalive_time_ms": "10000",  # else calls to a node that was cut off hang for minutes
     "RAY_grpc_client_keepalive_timeout_ms": "5000",
-    "RAY_AUTH_MODE": "disabled",  # a private, local Ray; a cluster states its own mode
 }
+TOKEN = Path("~/.ray/auth_token")  # `ray start` makes it, and asks for it from then on
 KNOCK_SECONDS = 10.0  # for a head to say that it listens
 
 
@@ -40,9 +41,8 @@ def ray_session(address: str, workers: int | None, object_store_gb: float, share
     object_store_gb: of shared memory beside what the thing that is `shared` by all workers takes itself. What finds no
     room, Ray keeps on disk.
     """
-    for name, value in _ENVIRONMENT.items():
-        if name != "RAY_AUTH_MODE" or address == "local":
-            os.environ.setdefault(name, value)
+    for name, value in {**_ENVIRONMENT, **_authentication(address)}.items():
+        os.environ.setdefault(name, value)
     import ray
 
     on_terminate = signal.getsignal(signal.SIGTERM)
@@ -100,6 +100,16 @@ def bytes_of(thing: object) -> int:
     return len(rest) + sum(arrays)
 
 
+def _authentication(address: str) -> dict[str, str]:
+    """None to a private, local Ray; who has a token shows it to any other, which may ask for none.
+
+    Ray by itself looks for the token at "auto" alone, and tries at an address, refused, for twenty seconds.
+    """
+    if address == "local":
+        return {"RAY_AUTH_MODE": "disabled"}
+    return {"RAY_AUTH_MODE": "token"} if TOKEN.expanduser().exists() else {}
+
+
 def _knock(address: str) -> None:
     """Raise OSError, ValueError or RuntimeError where nobody listens: Ray would try for a quarter of an hour.
 
@@ -118,20 +128,21 @@ def _join(address: str, quiet: dict[str, Any]) -> None:
 
     advice = "start one with `ray start --head` or `ray up`, or leave out cluster= to use this machine alone."
     named = os.environ.get("RAY_ADDRESS") if address == "auto" else None
-    nobody = f"No Ray cluster answers at '{address}'{f', which is RAY_ADDRESS={named}' if named else ''}: {advice}"
+    there = f"'{address}'{f', which is RAY_ADDRESS={named}' if named else ''}"
+    token = "set RAY_AUTH_MODE=token, and have that of its head in ~/.ray/auth_token."
     try:
         _knock(address)
     except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(nobody) from error
+        raise UserError(f"No Ray cluster answers at {there}: {advice}") from error
     try:
         ray.init(address, runtime_env={"env_vars": _WORKERS}, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(nobody) from error
-    except AuthenticationError as error:
         raise UserError(
-            f"The Ray cluster at '{address}' asks for its token: set RAY_AUTH_MODE=token, and have that of its head in "
-            "~/.ray/auth_token."
+            f"Something listens at {there}, but no Ray cluster that lets us in: {advice} "
+            f"Where a head asks for its token, {token}"
         ) from error
+    except AuthenticationError as error:
+        raise UserError(f"The Ray cluster at {there} asks for its token: {token}") from error
     if PRIVATE in ray.cluster_resources():
         ray.shutdown()
         raise UserError(f"The only Ray cluster here is the private one of another raylab run: {advice}")

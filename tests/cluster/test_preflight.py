@@ -6,6 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from raylab.cluster import preflight
 from raylab.cluster.preflight import bytes_of, ray_session
 from raylab.errors import UserError
 
@@ -43,3 +44,11 @@ def test_that_nobody_listens_is_said_at_once():
         ray_session(address, 1, 1),
     ):
         pass
+
+
+def test_who_has_a_token_shows_it_to_a_cluster_that_is_joined(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "TOKEN", tmp_path / "auth_token")
+    assert preflight._authentication("10.0.0.1:6379") == {}
+    (tmp_path / "auth_token").write_text("f" * 64)
+    assert preflight._authentication("10.0.0.1:6379") == {"RAY_AUTH_MODE": "token"}
+    assert preflight._authentication("local") == {"RAY_AUTH_MODE": "disabled"}
