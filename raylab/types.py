@@ -296,8 +296,5 @@ class Experiment(Protocol):
 
     @property
     def measure(self) -> Measure:
-        """The spectral part of trials. An eigensolver is given this alone, so that it needs neither data nor models.
-
-        A plain method does, but it takes its object along.
-        """
+        """The spectral part of trials, all that an eigensolver is given. (A plain method takes its object along.)"""
         ...

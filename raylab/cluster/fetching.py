@@ -1,4 +1,4 @@
-"""What a reference stands for."""
+"""What a reference stands for, and what an error of Ray's says."""
 
 from __future__ import annotations
 

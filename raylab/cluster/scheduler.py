@@ -47,7 +47,7 @@ PLACEMENT_MINUTES = 20.0  # for a first worker; a cluster that scales up needs m
 class Scheduler:
     """Runs pending trials on a Ray cluster that is already up.
 
-    window: tasks in flight; None: as many as the nodes hold at the time, and those that could still be launched.
+    most_workers: at a time; None: as many as the nodes hold, and those that could still be launched.
     """
 
     _pool: EigenPool  # of the stream that is under way
@@ -57,7 +57,6 @@ class Scheduler:
         experiment: Experiment,
         shape: Shape | None = None,
         *,
-        window: int | None = None,
         eigen_actors: int | None = None,
         gpus_per_eigen_actor: float = 0.0,
         retries: int = 3,
@@ -67,7 +66,7 @@ class Scheduler:
         self._experiment, self._shape = experiment, shape or Shape()
         self._shared = ray.put(experiment)  # the data once a node, zero-copy; kept where the driver is
         self._watch, self._patience = Watch(), Patience(deadline_minutes)
-        self._retries, self._fixed_window = retries, window
+        self._retries = retries
         self._eigensolver = Shape(cpus=0.0, gpus=gpus_per_eigen_actor)
         self._room = Room(self._shape, eigen_actors, gpus_per_eigen_actor, most_workers)
         self._patience_of_pool = Patience(deadline_minutes)
@@ -127,23 +126,19 @@ class Scheduler:
         measure, gpus = ray.put(self._experiment.measure), self._eigensolver.gpus
         return EigenPool(measure, self._room.actors, gpus, self._retries, self._patience_of_pool)
 
-    @property
-    def _window(self) -> int:
-        return self._fixed_window or self._room.window
-
     def _launch(self) -> None:
-        while self._streaming < self._window and (self._again or self._waiting):
+        while self._streaming < self._room.window and (self._again or self._waiting):
             job = self._again.popleft() if self._again else self._next_job()
             here = self._measure_there and self._pace is not None and self._pace < CHEAP_SECONDS
             flight = Flight(job, self._watch.time, here)
-            said = {"here": here, "first": not job.attempts, "last": job.fruitless >= self._retries}
+            how = {"here": here, "first": not job.attempts, "last": job.fruitless >= self._retries}
             elsewhere = self._room.elsewhere(job.avoid)
             place = {"scheduling_strategy": NodeAffinitySchedulingStrategy(elsewhere, soft=True)} if elsewhere else {}
             # Of work that was tried before, each outcome is taken before the next is begun: else a worker that dies
             # takes along an innocent one, which may then be blamed.
             ahead = 1 if job.attempts else BUNDLES_AHEAD
             task = self._task.options(**self._options, **place, _generator_backpressure_num_objects=ahead)
-            self._flights[task.remote(self._shared, job.groups, **said)] = flight
+            self._flights[task.remote(self._shared, job.groups, **how)] = flight
             self._streaming += 1
 
     def _next_job(self) -> Job:
@@ -153,7 +148,7 @@ class Scheduler:
         if self._pace is None:
             return Job(groups, cost)
         room = TASK_SECONDS / max(self._pace, 1e-6) - len(group)
-        most = len(self._waiting) // (2 * self._window)
+        most = len(self._waiting) // (2 * self._room.window)
         while self._waiting and len(groups) < most and len(self._waiting[0][0]) <= room:
             groups.append(self._waiting.popleft()[0])
             room -= len(groups[-1])

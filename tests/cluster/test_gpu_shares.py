@@ -77,7 +77,7 @@ def test_the_shares_are_free_again_after_the_last_result(one_gpu, tmp_path, no_g
 
 
 @pytest.fixture
-def bundles():
+def bundles(one_gpu):
     """References of what is to be measured, by group; a pool for it that has the GPU; and what it gives, all of it."""
     import ray
 

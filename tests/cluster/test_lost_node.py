@@ -26,7 +26,7 @@ def test_a_lost_node_loses_and_doubles_nothing():
         ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
         experiment = Toy(count=36, size=6, seconds=0.5)
         scheduler = Scheduler(experiment)
-        assert scheduler._window == 3, "both nodes and one that is queued"
+        assert scheduler._room.window == 3, "both nodes and one that is queued"
         results, killed = [], False
         for batch in scheduler.stream(experiment.trials()):
             results += batch
@@ -39,7 +39,7 @@ def test_a_lost_node_loses_and_doubles_nothing():
         deadline = time.monotonic() + 60
         while not scheduler._room.look() and len(scheduler._room.nodes) > 1 and time.monotonic() < deadline:
             time.sleep(0.5)
-        assert scheduler._window == 2
+        assert scheduler._room.window == 2
     finally:
         ray.shutdown()
         cluster.shutdown()
